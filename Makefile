@@ -1,0 +1,46 @@
+# One environment, made from the project's own files, serves every target.
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= dev
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: reproduce test site lab dist check readme mutate clean
+.DEFAULT_GOAL := reproduce
+
+$(VENV)/ready-$(EXTRAS): pyproject.toml settings.ini setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@
+
+env: $(VENV)/ready-$(EXTRAS) ## the environment
+
+reproduce: env ## settle the fast claims, print the table, write report/
+	$(BIN)/contrastive-nb reproduce --tier fast
+
+test: env site ## all tests: notebooks, properties, processes, browser
+	$(BIN)/python -m pytest
+
+site: env ## the documentation in docs/_site
+	$(BIN)/python docs/build.py
+
+lab: env ## JupyterLab on the notebooks
+	cd nbs && $(BIN)/jupyter lab
+
+check: env ## modules, README and notebooks are in step with the sources
+	$(BIN)/nbdev-export
+	$(BIN)/nbdev-clean
+	$(BIN)/python docs/readme.py
+	git diff --exit-code
+
+mutate: env ## break losses, samplers and metrics one token at a time and demand a failing test
+	$(BIN)/python tests/mutate.py
+
+dist: env ## sdist and wheel in dist/
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/python -m twine check --strict dist/*
+
+clean:
+	rm -rf $(VENV) build dist report _proc docs/_site docs/_src *.egg-info

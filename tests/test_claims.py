@@ -1,0 +1,70 @@
+"Every claim is settled or says why not, in its chapter and in the committed ledger; the commands answer."
+import inspect, json, re, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+from contrastive_nb import __version__, claims as C
+from contrastive_nb.cli import COMMANDS, main
+from contrastive_nb.core import SETTLERS, ClaimError, claims, digest, read_rows
+
+ROOT = Path(__file__).resolve().parent.parent
+
+def test_every_claim_is_settled_or_pending(): assert C.unsettled() == {}
+
+def test_the_committed_ledger_covers_every_claim():
+    C.load_chapters()
+    rows = {(r["claim"], r["tier"]): r for r in read_rows(C.LEDGER)}
+    assert set(rows) == {(k, t) for k, c in claims().items() for t in c["tiers"]}
+    for (key, tier), row in rows.items():
+        if row["verdict"] == "not-run": assert row["reason"] and (key, tier) not in SETTLERS, f"{key} ({tier}) is settled but not recorded"
+        else: assert row["verdict"] == SETTLERS[key, tier][1], f"{key} ({tier}): the ledger says {row['verdict']}"
+
+def test_recorded_fast_rows_come_from_the_present_code():
+    C.load_chapters()
+    stale = [r["claim"] for r in read_rows(C.LEDGER) if r["tier"] == "fast" and r["checks"] and r["source"] != digest(inspect.getsource(SETTLERS[r["claim"], "fast"][0]))[:12]]
+    assert not stale, f"run `contrastive-nb reproduce --record --only {','.join(stale)}`"
+
+def test_every_settling_function_is_shown_in_its_chapter():
+    C.load_chapters()
+    for key, tier in SETTLERS:
+        chapter = ROOT/"nbs"/f"{claims()[key]['chapter']}.ipynb"
+        code = "\n".join("".join(c["source"]) for c in json.loads(chapter.read_text())["cells"] if c["cell_type"] == "code")
+        assert re.search(rf'settle\("{key}"' if tier == "fast" else rf'"{key}"', code), f"{chapter.stem} does not show {key} ({tier})"
+
+def test_a_failing_claim_is_an_error_and_is_not_recorded(tmp_path, monkeypatch, capsys):
+    C.load_chapters()
+    f, _, paper = SETTLERS["spec-rows", "fast"]
+    monkeypatch.setitem(SETTLERS, ("spec-rows", "fast"), (f, "refuted", paper))
+    monkeypatch.setattr(C, "LEDGER", tmp_path/"claims.jsonl")
+    assert C.reproduce(only="spec-rows", out=str(tmp_path/"report")) == 1
+    assert "the page states 'refuted', the checks say 'holds'" in capsys.readouterr().out
+    with pytest.raises(ClaimError, match="not recorded, since these fail: spec-rows"): C.reproduce(only="spec-rows", out=str(tmp_path/"report"), record=True)
+    assert not C.LEDGER.exists()
+
+def test_a_killed_slow_run_keeps_its_rows(tmp_path, monkeypatch):
+    C.load_chapters()
+    calls = []
+    def run(key, tier):
+        calls.append(key)
+        if len(calls) == 3: raise KeyboardInterrupt
+        return C.pending_row("div-table1", "slow") | dict(claim=key, tier=tier, verdict="holds", checks=[dict(name="x", measured=1., relation="=", expected=1., tolerance=0., role="claim", passed=True)],
+            **{k: C.provenance()[k] for k in ("commit", "versions")})
+    monkeypatch.setattr(C, "run_one", run)
+    with pytest.raises(KeyboardInterrupt): C.reproduce("slow", "clus-*", str(tmp_path))
+    assert C.reproduce("slow", "clus-*", str(tmp_path)) == 0
+    assert len(calls) == len(set(calls)) + 1 # only the interrupted claim ran twice
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command(command, capsys):
+    with pytest.raises(SystemExit) as done: main([command, "-h"])
+    assert done.value.code == 0 and f"usage: contrastive-nb {command}" in capsys.readouterr().out
+
+def test_console_script():
+    done = subprocess.run([Path(sys.executable).parent/"contrastive-nb", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == f"contrastive-nb {__version__}\n"
+
+def test_bad_arguments_end_in_one_line(capsys):
+    assert main(["brew"]) == 2 and "unknown command 'brew'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="no claim matches 'nope'"): main(["reproduce", "--only", "nope"])
+    with pytest.raises(SystemExit, match="unknown tier 'quick'"): main(["reproduce", "--tier", "quick"])
