@@ -1,0 +1,412 @@
+"Every named loss against a loop over anchors written from its paper; stability, transforms, peers, bad input."
+import math
+import warnings
+import pytest, torch
+from hypothesis import given, settings, strategies as st
+from torch.testing import assert_close
+from contrastive_nb import losses as L
+from contrastive_nb.kernels import Exponential, Gaussian, cosine, gaussian, laplacian
+
+seeds = st.integers(0, 2**31-1)
+def rows(seed, *shape, dtype=torch.float64): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+def views(seed, n, d=4, dtype=torch.float64): return (z := rows(seed, n, d, dtype=dtype)), z+.7*rows(seed+1, n, d, dtype=dtype)
+def cos(x, y): return float(x@y)/math.sqrt(float(x@x)*float(y@y))
+def anchors(z1, z2, way):
+    "(anchor, its positive, its candidates), one by one."
+    n = len(z1)
+    for i in range(n): yield z1[i], z2[i], [z2[j] for j in range(n) if j != i] + ([z1[j] for j in range(n) if j != i] if way == "both" else [])
+    if way == "one": return
+    for i in range(n): yield z2[i], z1[i], [z1[j] for j in range(n) if j != i] + ([z2[j] for j in range(n) if j != i] if way == "both" else [])
+
+# The loops. (x, p, C) -> loss of one anchor; exponentials and sums as printed in the papers.
+def softmax_loss(T, sim=cos, a=1.): return lambda x,p,C: -math.log(math.exp(sim(x, p)/T)/(a*math.exp(sim(x, p)/T)+sum(math.exp(sim(x, c)/T) for c in C)))
+def kernel_loss(k): return lambda x,p,C: -math.log(k(x, p)/(k(x, p)+sum(k(x, c) for c in C)))
+def adnce_loss(T, mu, sigma):
+    def f(x, p, C):
+        w = [math.exp(-(cos(x, c)-mu)**2/(2*sigma**2)) for c in C]
+        w = [v/(sum(w)/len(w)) for v in w]
+        return -math.log(math.exp(cos(x, p)/T)/(math.exp(cos(x, p)/T)+sum(v*math.exp(cos(x, c)/T) for v,c in zip(w, C))))
+    return f
+def hard_loss(T, tau, beta):
+    def f(x, p, C):
+        k,pos = [math.exp(cos(x, c)/T) for c in C],math.exp(cos(x, p)/T)
+        imp = [v**beta for v in k]
+        total = sum(i*v for i,v in zip(imp, k))/(sum(imp)/len(imp))
+        Ng = max((-tau*len(C)*pos+total)/(1-tau), len(C)*math.exp(-1/T))
+        return -math.log(pos/(pos+Ng))
+    return f
+def kl_loss(T): return lambda x,p,C: -cos(x, p)/T+math.log(sum(math.exp(cos(x, c)/T) for c in C)/len(C))
+def chi2_loss(T):
+    def f(x, p, C): # the best value over all sizes of the support, each by its stationarity condition
+        l = sorted((cos(x, c)/T for c in C), reverse=True)
+        m,best = len(l),-math.inf
+        for k in range(1, m+1):
+            level = sum(l[:k])/k+2-2*m/k
+            q = [1+(v-level)/2 for v in l[:k]]
+            if min(q) < 0: break
+            best = max(best, (sum(a*b for a,b in zip(q, l))-sum((a-1)**2 for a in q)-(m-k))/m)
+        return -cos(x, p)/T+best
+    return f
+def cvar_loss(T, alpha):
+    def f(x, p, C):
+        l,left,total = sorted((cos(x, c)/T for c in C), reverse=True),alpha*len(C),0.
+        for v in l: total += min(1, max(0, left))*v; left -= 1
+        return -cos(x, p)/T+total/(alpha*len(C))
+    return f
+def dist(x, y): return math.sqrt(sum(float(a-b)**2 for a,b in zip(x, y)))
+
+cases = { # name -> (call, loop, candidates)
+    "info_nce": (lambda x,y,T,**k: L.info_nce(x, y, T, **k), lambda T: softmax_loss(T), "one"),
+    "info_nce without positive": (lambda x,y,T,**k: L.info_nce(x, y, T, positive_in_denominator=False, **k), lambda T: softmax_loss(T, a=0.), "one"),
+    "nt_xent": (L.nt_xent, lambda T: softmax_loss(T), "both"),
+    "clip_loss": (L.clip_loss, lambda T: softmax_loss(T), "cross"),
+    "decoupled": (L.decoupled_info_nce, lambda T: softmax_loss(T, a=0.), "both"),
+    "gaussian": (L.kernel_info_nce, lambda T: kernel_loss(lambda x,y: math.exp(-dist(x, y)**2/(2*T))), "both"),
+    "laplacian": (lambda x,y,T,**k: L.kernel_info_nce(x, y, T, laplacian, **k), lambda T: kernel_loss(lambda x,y: math.exp(-dist(x, y)/T)), "both"),
+    "kernel sum": (lambda x,y,T,**k: L.kernel_info_nce(x, y, T, laplacian+gaussian.scaled(3), **k), lambda T: kernel_loss(lambda x,y: math.exp(-dist(x, y)/T)+math.exp(-dist(x, y)**2/(6*T))), "both"),
+    "adnce": (lambda x,y,T,**k: L.adnce(x, y, T, .3, .4, **k), lambda T: adnce_loss(T, .3, .4), "both"),
+    "debiased": (lambda x,y,T,**k: L.debiased_info_nce(x, y, T, .15, **k), lambda T: hard_loss(T, .15, 0.), "both"),
+    "hard": (lambda x,y,T,**k: L.hard_negative_info_nce(x, y, T, .1, 1.5, **k), lambda T: hard_loss(T, .1, 1.5), "both"),
+    "hard, tau_plus 0": (lambda x,y,T,**k: L.hard_negative_info_nce(x, y, T, 0., .5, **k), lambda T: hard_loss(T, 0., .5), "both"),
+    "kl dro": (L.dro_info_nce, kl_loss, "both"),
+    "chi2 dro": (L.chi2_dro, chi2_loss, "both"),
+    "cvar dro": (lambda x,y,T,**k: L.cvar_dro(x, y, T, .25, **k), lambda T: cvar_loss(T, .25), "both"),
+}
+streamable = [c for c in cases if c not in ("laplacian", "kernel sum", "chi2 dro", "cvar dro")]
+
+@pytest.mark.parametrize("name", cases)
+@given(seed=seeds, n=st.integers(2, 7), T=st.floats(.1, 2))
+@settings(max_examples=6, deadline=None)
+def test_loop(name, seed, n, T):
+    call,loop,way = cases[name]
+    z1,z2 = views(seed, n)
+    want = torch.tensor([loop(T)(*a) for a in anchors(z1, z2, way)], dtype=torch.float64)
+    for form in ("matrix", "stream") if name in streamable else ("auto",):
+        kw = dict(form=form) if name in streamable else {}
+        assert_close(call(z1, z2, T, reduction="none", **kw), want, rtol=1e-8, atol=1e-8)
+        assert_close(call(z1, z2, T, **kw), want.mean(), rtol=1e-8, atol=1e-8)
+        assert_close(call(z1, z2, T, reduction="sum", **kw), want.sum(), rtol=1e-8, atol=1e-8)
+
+@given(seed=seeds, T=st.floats(.1, 2), a=st.sampled_from([.25, 1., 3.]), rho=st.sampled_from([1., 4.]))
+@settings(max_examples=10, deadline=None)
+def test_coefficient_and_alignment_weight_loop(seed, T, a, rho):
+    z1,z2 = views(seed, 5)
+    want = []
+    for x,p,C in anchors(z1, z2, "both"):
+        pos = math.exp(cos(x, p)/T)
+        want.append(-rho*math.log(pos)+math.log(a*pos+sum(math.exp(cos(x, c)/T) for c in C)))
+    for form in ("matrix", "stream"): assert_close(L.contrast(z1, z2, T, a=a, alignment_weight=rho, form=form, reduction="none"), torch.tensor(want, dtype=torch.float64))
+
+@given(seed=seeds, n=st.integers(1, 5), m=st.integers(1, 6), shared=st.booleans(), T=st.floats(.1, 2))
+@settings(max_examples=15, deadline=None)
+def test_explicit_negatives_loop(seed, n, m, shared, T):
+    z1,z2 = views(seed, n)
+    neg = rows(seed+2, m, 4) if shared else rows(seed+2, n, m, 4)
+    want = torch.tensor([softmax_loss(T)(z1[i], z2[i], neg if shared else neg[i]) for i in range(n)], dtype=torch.float64)
+    for form in ("matrix", "stream") if shared else ("auto",): assert_close(L.info_nce(z1, z2, T, neg, form=form, reduction="none"), want)
+    if not shared: assert_close(L.support_corrected_info_nce(z1, z2, neg, T, reduction="none"), want)
+    want = torch.tensor([adnce_loss(T, .3, .4)(z1[i], z2[i], neg if shared else neg[i]) for i in range(n)], dtype=torch.float64)
+    assert_close(L.adnce(z1, z2, T, .3, .4, negatives=neg, reduction="none"), want)
+
+@given(seed=seeds, T=st.floats(.1, 2), way=st.sampled_from(["one", "both", "cross"]))
+@settings(max_examples=15, deadline=None)
+def test_ids_loop(seed, T, way):
+    n,ids = 6,torch.tensor([3, 0, 3, 1, 0, 3])
+    z1,z2 = views(seed, n)
+    want = []
+    for view,(x,y) in enumerate(((z1, z2), (z2, z1)) if way != "one" else ((z1, z2),)):
+        for i in range(n):
+            other = [j for j in range(n) if ids[j] != ids[i]]
+            C = [y[j] for j in other]+([x[j] for j in other] if way == "both" else [])
+            want.append((softmax_loss(T)(x[i], y[i], C), adnce_loss(T, .3, .4)(x[i], y[i], C), hard_loss(T, .2, 1.)(x[i], y[i], C)))
+    want = torch.tensor(want, dtype=torch.float64).T
+    for form in ("matrix", "stream"):
+        kw = dict(candidates=way, ids=ids, form=form, reduction="none")
+        assert_close(L.contrast(z1, z2, T, **kw), want[0])
+        assert_close(L.adnce(z1, z2, T, .3, .4, **kw), want[1])
+        assert_close(L.hard_negative_info_nce(z1, z2, T, .2, 1., **kw), want[2])
+
+@pytest.mark.parametrize("name", cases)
+def test_gradients(name):
+    call,_,way = cases[name]
+    z1,z2 = (z.requires_grad_() for z in views(5, 5, 3))
+    T = torch.tensor(.6, dtype=torch.float64, requires_grad=True)
+    if name == "debiased" : call = lambda x,y,T,**k: L.debiased_info_nce(x, y, T, .03, **k)
+    weighted = name in ("adnce", "hard", "hard, tau_plus 0") # detached weights: not the gradient of the value
+    for form in ("matrix", "stream") if name in streamable else ("auto",):
+        f = lambda x,y,T: call(x, y, T, reduction="none", **(dict(form=form) if form != "auto" else {}))
+        if not weighted: assert torch.autograd.gradcheck(f, (z1, z2, T)) and torch.autograd.gradgradcheck(f, (z1, z2, T))
+    if name in streamable:
+        u = rows(9, 5 if way == "one" else 10)
+        a,b = (torch.autograd.grad(call(z1, z2, T, reduction="none", form=form) @ u, (z1, z2, T)) for form in ("matrix", "stream"))
+        for x,y in zip(a, b): assert_close(x, y, rtol=1e-12, atol=1e-12)
+
+def test_weights_are_constants():
+    "The gradient of ADNCE is that of the sum with its weights frozen; the undetached gradient is another."
+    z1,z2 = (z.requires_grad_() for z in views(5, 5, 3))
+    z = torch.nn.functional.normalize(torch.cat([z1, z2]), dim=1)
+    s,eye = z@z.T,torch.eye(5, dtype=torch.bool).repeat(2, 2)
+    def loss(freeze):
+        w = torch.exp(-(s-.3)**2/(2*.4**2)).masked_fill(eye, 0.)
+        w = w/w.sum(1, keepdim=True)*8
+        if freeze: w = w.detach()
+        pos = torch.cat([s.diagonal(5), s.diagonal(-5)])/.5
+        return (torch.log(pos.exp()+(w*(s/.5).exp()).sum(1))-pos).mean()
+    g = [torch.autograd.grad(loss(f), z1, retain_graph=True)[0] for f in (True, False)]
+    for form in ("matrix", "stream"): assert_close(torch.autograd.grad(L.adnce(z1, z2, .5, .3, .4, form=form), z1)[0], g[0])
+    assert (g[0]-g[1]).abs().max() > 1e-3
+
+@given(n=st.integers(2, 90), T=st.floats(1e-3, 10), form=st.sampled_from(["matrix", "stream"]), dtype=st.sampled_from([torch.float32, torch.float64]))
+@settings(max_examples=30, deadline=None)
+def test_known_values(n, T, form, dtype):
+    frame,flat = torch.eye(n, dtype=dtype),torch.ones(n, 3, dtype=dtype)
+    tol = dict(rtol=1e-9, atol=1e-9) if dtype == torch.float64 else dict(rtol=1e-5, atol=1e-5+2e-6/T)
+    for f,C in ((L.info_nce, n-1), (L.clip_loss, n-1), (L.nt_xent, 2*n-2), (L.dro_info_nce, None)):
+        assert_close(f(flat, 5*flat, T, form=form).item(), 0. if C is None else math.log(1+C), **tol)
+        assert_close(f(frame, 3*frame, T, form=form).item(), -1/T if C is None else math.log1p(C*math.exp(-1/T)), **tol)
+
+@pytest.mark.parametrize("name", cases)
+@pytest.mark.parametrize("T", [1e-3, 3e-3, .01, .05])
+def test_cold(name, T):
+    "Finite and right at small temperatures in float32, near and far from collapse."
+    call = cases[name][0]
+    for noise in (1e-3, .7, 10.):
+        z = rows(0, 80, 6)
+        z1,z2 = z,z+noise*rows(1, 80, 6)
+        got,want = [],[]
+        for form in ("matrix", "stream") if name in streamable else ("auto",):
+            for dtype,out in ((torch.float32, got), (torch.float64, want)):
+                x = z1.to(dtype).requires_grad_()
+                v = call(x, z2.to(dtype), T, **(dict(form=form) if form != "auto" else {}))
+                out.append((v.detach(), torch.autograd.grad(v, x)[0]))
+        for (v,g),(w,h) in zip(got, want):
+            assert v.isfinite() and g.isfinite().all()
+            assert abs(v-w) < 1e-5*max(1, abs(w))+1e-6/T
+            if name not in ("debiased", "hard", "hard, tau_plus 0"): assert (g-h).norm() < 1e-2*h.norm()+1e-6/T # a clamp may switch by rounding
+
+@pytest.mark.parametrize("name", cases)
+def test_precision(name):
+    call = cases[name][0]
+    z1,z2 = views(0, 70, 8, torch.float32)
+    assert call(z1.double(), z2.double(), .3).dtype == torch.float64
+    for dtype in (torch.bfloat16, torch.float16):
+        a,b = z1.to(dtype),z2.to(dtype)
+        assert_close(call(a, b, .05), call(a.float(), b.float(), .05))
+        with torch.autocast("cpu", dtype=dtype): assert_close(call(z1, z2, .05).double(), call(z1.double(), z2.double(), .05), rtol=1e-4, atol=1e-4)
+    x = z1.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16): v = call(x, z2, .05)
+    v.backward()
+    y = z1.clone().requires_grad_()
+    w = call(y, z2, .05); w.backward()
+    assert torch.equal(v, w) and torch.equal(x.grad, y.grad)
+
+@pytest.mark.parametrize("name", cases)
+def test_functorch(name):
+    call,z1,z2 = cases[name][0],*views(0, 6)
+    x = z1.clone().requires_grad_()
+    assert_close(torch.func.grad(lambda z: call(z, z2, .5))(z1), torch.autograd.grad(call(x, z2, .5), x)[0])
+    got = torch.func.vmap(lambda a,b: call(a, b, .5))(torch.stack([z1, z2]), torch.stack([z2, 2*z1+z2]))
+    assert_close(got, torch.stack([call(z1, z2, .5), call(z2, 2*z1+z2, .5)]))
+
+@pytest.mark.parametrize("name", ["info_nce", "nt_xent", "clip_loss", "adnce", "hard", "chi2 dro"])
+def test_compiles(name):
+    call,(z1,z2) = cases[name][0],views(0, 70)
+    f = torch.compile(lambda x,y,T: call(x, y, T), fullgraph=True, backend="aot_eager")
+    x,y = z1.clone().requires_grad_(),z1.clone().requires_grad_()
+    T = torch.tensor(.4, dtype=torch.float64)
+    a,b = f(x, z2, T),call(y, z2, T)
+    assert_close(a, b)
+    assert_close(torch.autograd.grad(a, x)[0], torch.autograd.grad(b, y)[0])
+
+def test_retained_graph_and_frozen_inputs():
+    z1,z2 = views(0, 70)
+    x = z1.clone().requires_grad_()
+    v = L.nt_xent(x, z2, .2)
+    assert_close(*(torch.autograd.grad(v, x, retain_graph=True)[0] for _ in range(2)))
+    assert not L.nt_xent(z1, z2, .2).requires_grad
+    T = torch.tensor(.2, requires_grad=True)
+    L.nt_xent(z1, z2, T).backward()
+    h = 1e-4
+    assert_close(T.grad.item(), ((L.nt_xent(z1, z2, .2+h)-L.nt_xent(z1, z2, .2-h))/(2*h)).item(), rtol=1e-4, atol=1e-6)
+
+# ---- outside the family
+
+@given(seed=seeds, n=st.integers(2, 6), lam=st.floats(.1, 5))
+@settings(max_examples=10, deadline=None)
+def test_moments_loop(seed, n, lam):
+    z1,z2 = views(seed, n, 3)
+    want = [sum(float(z1[i]@z2[j])**2 for j in range(n) if j != i)/(n-1)-2*float(z1[i]@z2[i]) for i in range(n)]
+    assert_close(L.spectral_contrastive(z1, z2, reduction="none"), torch.tensor(want, dtype=torch.float64))
+    z = torch.cat([z1, z2])
+    assert_close(L.spectral_contrastive(z1, z2, unbiased=False).item(), sum(float(x@y)**2 for x in z for y in z)/(4*n*n)-2*sum(float(a@b) for a,b in zip(z1, z2))/n)
+    M = sum(torch.outer(x, x) for x in z)/(2*n)
+    want = sum(dist(a, b)**2 for a,b in zip(z1, z2))/n+lam*sum((float(M[i,j])-(i == j))**2 for i in range(3) for j in range(3))
+    assert_close(L.generalized_spectral(z1, z2, lam).item(), want)
+    assert_close(L.generalized_spectral(z1, z2, 1.), L.spectral_contrastive(z1, z2, unbiased=False)+3)
+
+@given(seed=seeds, n=st.integers(2, 6), alpha=st.floats(.5, 3), t=st.floats(.1, 4))
+@settings(max_examples=10, deadline=None)
+def test_alignment_uniformity_loop(seed, n, alpha, t):
+    z1,z2 = views(seed, n)
+    u,v = ([x/math.sqrt(float(x@x)) for x in z] for z in (z1, z2))
+    assert_close(L.alignment(z1, z2, alpha, "none"), torch.tensor([dist(a, b)**alpha for a,b in zip(u, v)], dtype=torch.float64))
+    want = math.log(sum(math.exp(-t*dist(u[i], u[j])**2) for i in range(n) for j in range(n) if i != j)/(n*(n-1)))
+    assert_close(L.uniformity(z1, t).item(), want)
+    assert_close(torch.func.vmap(lambda z: L.uniformity(z, t))(z1[None])[0].item(), want)
+
+def test_alignment_meets():
+    x = rows(0, 4, 3).requires_grad_()
+    for alpha in (.5, 1., 2.): assert torch.autograd.grad(L.alignment(x, x.detach(), alpha), x)[0].abs().max() < 1e-12
+
+@given(seed=seeds, T=st.floats(.1, 2), p=st.sampled_from([.2, .5, .9]))
+@settings(max_examples=15, deadline=None)
+def test_several_positives_loop(seed, T, p):
+    n,m = 5,6
+    g = torch.Generator().manual_seed(seed)
+    z1,z2 = rows(seed, n, 4),rows(seed+1, m, 4)
+    pos,out = torch.rand(n, m, generator=g) < p,torch.rand(n, m, generator=g) < .2
+    for mean in ("outside", "inside"):
+        for against in ("all", "negatives"):
+            want = []
+            for i in range(n):
+                P = [j for j in range(m) if pos[i,j] and not out[i,j]]
+                k = {j: math.exp(cos(z1[i], z2[j])/T) for j in range(m) if not out[i,j]}
+                pi = [k[j]/(sum(k.values()) if against == "all" else k[j]+sum(v for q,v in k.items() if q not in P)) for j in P]
+                want.append(None if not P else -sum(map(math.log, pi))/len(P) if mean == "outside" else -math.log(sum(pi)/len(P)))
+            x = z1.clone().requires_grad_()
+            got = L.multi_positive_info_nce(x, z2, pos, T, mean, against, out, reduction="none")
+            assert_close(got.detach(), torch.tensor([w or 0. for w in want], dtype=torch.float64))
+            have = [w for w in want if w is not None]
+            v = L.multi_positive_info_nce(x, z2, pos, T, mean, against, out)
+            assert_close(v.item(), sum(have)/max(1, len(have)))
+            assert torch.autograd.grad(v, x)[0].isfinite().all()
+
+# ---- peers
+
+def test_lightly_agrees():
+    lightly = pytest.importorskip("lightly.loss")
+    z1,z2 = views(0, 70, 8, torch.float32)
+    assert_close(lightly.NTXentLoss(temperature=.2)(z1, z2), L.nt_xent(z1, z2, .2))
+    assert_close(lightly.DCLLoss(temperature=.2)(z1, z2), L.decoupled_info_nce(z1, z2, .2))
+
+def test_pytorch_metric_learning_agrees():
+    pml = pytest.importorskip("pytorch_metric_learning.losses")
+    z1,z2 = views(0, 20, 8, torch.float32)
+    label = torch.arange(20).repeat(2)
+    assert_close(pml.NTXentLoss(temperature=.2)(torch.cat([z1, z2]), label), L.nt_xent(z1, z2, .2))
+    label = torch.arange(10).repeat(4)
+    mate = (label[:,None] == label) & ~torch.eye(40, dtype=torch.bool)
+    z = torch.cat([z1, z2])
+    assert_close(pml.SupConLoss(temperature=.2)(z, label), L.multi_positive_info_nce(z, z, mate, .2, excluded=torch.eye(40, dtype=torch.bool)))
+
+# ---- bad input
+
+named = [c[0] for c in cases.values()]
+ok = torch.ones(3, 2)+torch.eye(3, 2)
+@given(call=st.sampled_from(named), n=st.integers(1, 5), m=st.integers(1, 5), d=st.integers(1, 4), e=st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_views_that_do_not_pair(call, n, m, d, e):
+    if (n, d) == (m, e): n = m+1
+    with pytest.raises(ValueError, match=r"views must pair up|rows must have one width"): call(torch.ones(n, d), torch.ones(m, e), .1)
+
+@given(call=st.sampled_from(named), where=st.sampled_from([0, 1]), row=st.integers(0, 69), value=st.sampled_from([math.nan, math.inf, -math.inf]), big=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_values(call, where, row, value, big):
+    z = [*views(0, 70 if big else 5, 3, torch.float32)]
+    row %= len(z[0])
+    z[where][row,1] = value
+    with pytest.raises(ValueError, match=rf"z{where+1} of shape \({len(z[0])}, 3\): row \[{row}\] is {'nan' if math.isnan(value) else 'infinite'}"): call(*z, .1)
+
+@given(name=st.sampled_from(["info_nce", "adnce", "hard", "kl dro", "chi2 dro", "cvar dro"]), value=st.sampled_from([math.nan, math.inf]), each=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_values_of_negatives(name, value, each):
+    (x,y),neg = views(0, 5, 3),rows(1, 5, 4, 3) if each else rows(1, 4, 3)
+    neg[...,2,1] = value
+    with pytest.raises(ValueError, match=r"negatives of shape .*: row \[(0, )?2\] is (nan|infinite)"): cases[name][0](x, y, .1, negatives=neg)
+
+@given(call=st.sampled_from([c for n,c in cases.items() for c in c[:1] if n not in ("gaussian", "laplacian", "kernel sum")]), where=st.sampled_from([0, 1]), row=st.integers(0, 69))
+@settings(max_examples=20, deadline=None)
+def test_zero_rows(call, where, row):
+    z = [*views(0, 70, 3, torch.float32)]
+    z[where][row] = 0
+    with pytest.raises(ValueError, match=rf"z{where+1} .*row \[{row}\] is zero"): call(*z, .1)
+
+@given(call=st.sampled_from(named), T=st.one_of(st.floats(max_value=0.), st.sampled_from([math.nan, math.inf])), tensor=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_temperatures(call, T, tensor):
+    with pytest.raises(ValueError, match="temperature must be a positive finite number, got"): call(ok, ok, torch.tensor(T) if tensor else T)
+
+refusals = {
+    "integers": (TypeError, "z1 must be floating point, got torch.int64", lambda f: f(ok.long(), ok, .1)),
+    "lists": (TypeError, "z2 must be a tensor, got list", lambda f: f(ok, ok.tolist(), .1)),
+    "nothing": (ValueError, r"got shape \(0, 2\)", lambda f: f(ok[:0], ok[:0], .1)),
+    "one pair": (ValueError, "no candidates: one pair", lambda f: f(ok[:1], ok[:1], .1)),
+    "vectors": (ValueError, r"got shape \(2,\)", lambda f: f(ok[0], ok[0], .1)),
+    "batches": (ValueError, "views must pair up", lambda f: f(ok[None], ok[None], .1)),
+    "devices": (ValueError, "z1 on cpu, z2 on meta", lambda f: f(ok, ok.to("meta"), .1)),
+    "temperatures": (ValueError, r"temperature must be one number, got shape \(3,\)", lambda f: f(ok, ok, torch.ones(3))),
+    "reduction": (ValueError, "got 'avg'", lambda f: f(ok, ok, .1, reduction="avg")),
+    "ids": (ValueError, r"ids must be \(3,\).*got \(2,\)", lambda f: f(ok, ok, .1, ids=torch.arange(2))),
+    "one id": (ValueError, "all 3 pairs share the id 4", lambda f: f(ok, ok, .1, ids=torch.full((3,), 4))),
+}
+@pytest.mark.parametrize("what", refusals)
+@pytest.mark.parametrize("name", ["info_nce", "nt_xent", "clip_loss", "laplacian", "adnce", "hard", "chi2 dro"])
+def test_refusals(what, name):
+    error,message,call = refusals[what]
+    with pytest.raises(error, match=message): call(cases[name][0])
+
+def test_more_refusals():
+    mask,neg = torch.eye(3, dtype=torch.bool),torch.ones(4, 2)
+    for error,message,f in [
+        (ValueError, r"negatives must be \(m, 2\) or \(3, m, 2\), got \(4, 2, 2\)", lambda: L.info_nce(ok, ok, .1, torch.ones(4, 2, 2))),
+        (ValueError, "one width", lambda: L.info_nce(ok, ok, .1, torch.ones(4, 3))),
+        (ValueError, r"got shape \(0, 2\)", lambda: L.info_nce(ok, ok, .1, neg[:0])),
+        (ValueError, r"got shape \(3, 0, 2\)", lambda: L.support_corrected_info_nce(ok, ok, torch.ones(3, 0, 2))),
+        (TypeError, "negatives must be floating", lambda: L.info_nce(ok, ok, .1, neg.long())),
+        (ValueError, r"negatives of shape \(4, 2\): row \[1\] is nan", lambda: L.info_nce(ok, ok, .1, torch.where(torch.arange(4)[:,None] == 1, math.nan, neg))),
+        (ValueError, "explicit negatives have none", lambda: L.info_nce(ok, ok, .1, neg, ids=torch.arange(3))),
+        (ValueError, r"must be \(n, m, d\)", lambda: L.support_corrected_info_nce(ok, ok, neg)),
+        (ValueError, "form must be", lambda: L.nt_xent(ok, ok, form="fast")),
+        (ValueError, "form='stream' needs", lambda: L.kernel_info_nce(ok, ok, .1, laplacian, form="stream")),
+        (ValueError, "form='stream' needs", lambda: L.info_nce(ok, ok, .1, torch.ones(3, 4, 2), form="stream")),
+        (ValueError, "sigma must be positive, got 0", lambda: L.adnce(ok, ok, sigma=0.)),
+        (ValueError, r"tau_plus must be in \[0, 1\), got 1", lambda: L.debiased_info_nce(ok, ok, tau_plus=1.)),
+        (ValueError, "beta must be finite and >= 0, got -1", lambda: L.hard_negative_info_nce(ok, ok, beta=-1.)),
+        (ValueError, r"alpha must be in \(0, 1\], got 2", lambda: L.cvar_dro(ok, ok, alpha=2.)),
+        (ValueError, "lam must be positive", lambda: L.generalized_spectral(ok, ok, 0.)),
+        (ValueError, "no candidates", lambda: L.spectral_contrastive(ok[:1], ok[:1])),
+        (ValueError, "two rows or more", lambda: L.uniformity(ok[:1])),
+        (TypeError, "positives must be a boolean tensor, got torch.float32", lambda: L.multi_positive_info_nce(ok, ok, mask.float())),
+        (ValueError, r"anchors by candidates, \(3, 3\), got \(2, 3\)", lambda: L.multi_positive_info_nce(ok, ok, mask[:2])),
+        (ValueError, "mean must be", lambda: L.multi_positive_info_nce(ok, ok, mask, mean="in")),
+        (ValueError, "init must be at least", lambda: L.LearnedTemperature(init=.001)),
+        (TypeError, "unexpected keyword", lambda: L.nt_xent(ok, ok, temprature=.1)),
+    ]:
+        with pytest.raises(error, match=message): f()
+
+# ---- the learned temperature
+
+def test_learned_temperature():
+    m = L.LearnedTemperature()
+    assert_close(m().item(), .07)
+    with torch.no_grad(): m.log_scale.fill_(50.)
+    T = m()
+    assert_close(T.item(), .01)
+    T.backward()
+    assert m.log_scale.grad.item() < 0 # alive at the bound
+    assert [k for k in m.state_dict()] == ["log_scale"]
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), m)
+    a,b = L.decay_groups(model, .3)
+    assert len(a["params"]) == 2 and a["weight_decay"] == .3 and b["params"][0] is m.log_scale and b["weight_decay"] == 0
+    x,y = views(0, 70, dtype=torch.float32)
+    L.nt_xent(x, y, m()).backward()
+
+def test_quiet():
+    "No warnings on the common path, and no change of the caller's tensors or of the global random state."
+    z1,z2 = views(0, 70, dtype=torch.float32)
+    copy,state = (z1.clone(), z2.clone()),torch.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x,T = z1.clone().requires_grad_(),torch.tensor(.1, requires_grad=True)
+        for call in named: call(x, z2, T).backward()
+    assert torch.equal(z2, copy[1]) and torch.equal(state, torch.get_rng_state())

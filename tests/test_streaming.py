@@ -1,0 +1,98 @@
+"The tiles cover each pair once; the walks agree with the matrix; nothing as large as the matrix is allocated."
+import pytest, torch
+from hypothesis import given, settings, strategies as st
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from contrastive_nb.streaming import LogSum, Plan, dense, fast_walk, safe_walk, stream, tiles
+
+def rows(seed, *shape, dtype=torch.float64): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+@given(n=st.integers(1, 12), size=st.integers(1, 13), candidates=st.sampled_from(["both", "cross", "one"]))
+@settings(max_examples=60, deadline=None)
+def test_tiles_cover_each_pair_once(n, size, candidates):
+    N,M = (n, n) if candidates == "one" else (2*n, 2*n)
+    seen = torch.zeros(N, M, dtype=torch.int64)
+    for t in tiles(candidates, n, size):
+        block = torch.ones(t.rows.stop-t.rows.start, t.cols.stop-t.cols.start, dtype=torch.int64)
+        if t.same: block.fill_diagonal_(0)
+        seen[t.rows,t.cols] += block
+        if candidates != "one" and t.rows != t.cols: seen[t.cols,t.rows] += block.T
+    i,j = torch.arange(N)[:,None],torch.arange(M)
+    want = (i % n) != (j % n)
+    if candidates == "cross": want &= (i < n) != (j < n)
+    assert torch.equal(seen, want.long())
+
+@given(seed=st.integers(0, 10**6), n=st.integers(2, 11), size=st.integers(1, 12), candidates=st.sampled_from(["both", "cross", "one"]), weighted=st.booleans(),
+       dup=st.booleans(), scale=st.sampled_from([.1, 1., 30.]), keep=st.sampled_from([0, 300, 1<<20]))
+@settings(max_examples=60, deadline=None)
+def test_walks_agree_with_the_matrix(seed, n, size, candidates, weighted, dup, scale, keep):
+    a = (scale*rows(seed, n if candidates == "one" else 2*n, 3)).requires_grad_()
+    c = rows(seed+1, n, 3).requires_grad_() if candidates == "one" else a
+    ids = torch.randint(0, n, (n,), generator=torch.Generator().manual_seed(seed)) if dup else None
+    if dup and len(ids.unique()) == 1: ids[0] += 1
+    w = (lambda l: -.1*(l-.5).square()) if weighted else None
+    out = stream(a, c, candidates, ids=ids, log_weight=w, size=size, keep=keep)
+    plan = Plan(tiles(candidates, n, n), candidates != "one", ids if ids is None or candidates == "one" else ids.repeat(2), w)
+    ref,g = dense(a, c, plan),rows(seed+2, len(a))
+    assert_close(out, ref, rtol=1e-11, atol=1e-11)
+    for x,y in zip(torch.autograd.grad(out, (a, c), g, retain_graph=True), torch.autograd.grad(ref, (a, c), g)): assert_close(x, y, rtol=1e-9, atol=1e-9*scale)
+    for x,y in zip(torch.autograd.grad(out, (a, c), g), torch.autograd.grad(dense(a, c, plan), (a, c), g)): assert_close(x, y, rtol=1e-9, atol=1e-9*scale)
+
+def test_fast_and_safe_agree():
+    a = rows(0, 20, 4)
+    plan = Plan(tiles("both", 10, 3), True, log_weight=lambda l: -l.square()/9)
+    (v,u),(log_v,log_u) = fast_walk(a, a, plan, 1.5, {}),safe_walk(a, a, plan)
+    assert_close(v.log()+1.5, log_v)
+    assert_close(u.log(), log_u)
+
+def test_fast_is_used_where_it_can():
+    a = rows(0, 20, 4).requires_grad_()
+    assert stream(a, a, size=3).grad_fn.shift == 0. and stream(a, a, size=3, upper=100.).grad_fn.shift == 30.
+
+def test_underflow_and_overflow_fall_back():
+    for scale in (30., 1e-3):
+        a = (scale*torch.nn.functional.normalize(rows(0, 20, 4, dtype=torch.float32), dim=1)).requires_grad_()
+        out = stream(a, a, size=3, upper=0. if scale > 1 else 1e3)
+        assert out.grad_fn.shift is None
+        assert_close(out.double(), dense(a.detach().double(), a.detach().double(), Plan(tiles("both", 10, 10), True)), rtol=1e-5, atol=1e-5)
+        assert torch.autograd.grad(out.sum(), a)[0].isfinite().all()
+
+class Largest(TorchDispatchMode):
+    "Records the largest tensor that any operation returns."
+    numel = 0
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for o in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(o, torch.Tensor): self.numel = max(self.numel, o.numel())
+        return out
+
+@pytest.mark.parametrize("candidates", ["both", "cross", "one"])
+@pytest.mark.parametrize("scale", [1., 40.])
+def test_no_matrix(candidates, scale):
+    n,d,size = 600,4,64
+    a = (scale*rows(0, n if candidates == "one" else 2*n, d, dtype=torch.float32)).requires_grad_()
+    with Largest() as seen: stream(a, a, candidates, size=size, keep=0).sum().backward()
+    assert size*size <= seen.numel <= max(size*size, a.numel()) < n*n/8
+
+def test_gradcheck_twice():
+    a = rows(2, 6, 3).requires_grad_()
+    for c in ("both", "cross", "one"):
+        assert torch.autograd.gradcheck(lambda a: stream(a, a, c, size=2), a) and torch.autograd.gradgradcheck(lambda a: stream(a, a, c, size=2), a)
+    b = rows(3, 4, 3).requires_grad_()
+    f = lambda a,b: stream(a, b, "one", explicit=True, size=3)
+    assert torch.autograd.gradcheck(f, (a, b)) and torch.autograd.gradgradcheck(f, (a, b))
+
+def test_no_tiles_wait_without_a_gradient(monkeypatch):
+    a = rows(0, 8, 3)
+    plan = Plan(tiles("both", 4, 2), True, keep=0)
+    kept = {}
+    fast_walk(a, a, plan, 0., kept)
+    assert not kept
+    out = stream(a.requires_grad_(), a)
+    assert out.grad_fn.kept and out.grad_fn.plan.keep == 64<<20
+    keeps = []
+    monkeypatch.setattr(LogSum, "apply", staticmethod(lambda a,c,plan: keeps.append(plan.keep)))
+    stream(a, a)
+    with torch.no_grad(): stream(a, a)
+    stream(a.detach(), a.detach())
+    assert keeps == [64<<20, 0, 0]
