@@ -6,20 +6,27 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT/"nbs").glob("*.ipynb"))
-WITHOUT_MODULE = {"index"} # read, not imported
+WITHOUT_MODULE = {"index", "82_peers"} # read, not imported
 
 def cells(nb): return json.loads(nb.read_text(encoding="utf-8"))["cells"]
 def code(nb): return ["".join(c["source"]) for c in cells(nb) if c["cell_type"] == "code"]
 def module(nb): return next((m[1] for src in code(nb) if (m := re.search(r"^#\|\s*default_exp\s+(\S+)", src, re.M))), None)
 
-@pytest.mark.notebook
-@pytest.mark.parametrize("nb", NOTEBOOKS, ids=lambda p: p.stem)
-def test_runs(nb):
+def run(nb, *options):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    command = [Path(sys.executable).parent/"nbdev-test", str(nb), "--n-workers", "0", "--do-print"]
+    command = [Path(sys.executable).parent/"nbdev-test", str(nb), "--n-workers", "0", "--do-print", *options]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     said = done.stdout + done.stderr
     assert done.returncode == 0 and "Success." in said and f"Completed {nb}" in said, said[-4000:]
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("nb", NOTEBOOKS, ids=lambda p: p.stem)
+def test_runs(nb): run(nb)
+
+@pytest.mark.notebook
+def test_equal_values_in_other_libraries():
+    for peer in ("lightly", "pytorch_metric_learning"): pytest.importorskip(peer, reason=f"{peer} is not installed: pip install 'contrastive_nb[peers]'")
+    run(ROOT/"nbs"/"82_peers.ipynb", "--flags", "peers")
 
 def test_one_notebook_one_module():
     modules = [m for nb in NOTEBOOKS if (m := module(nb))]
