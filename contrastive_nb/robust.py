@@ -98,7 +98,7 @@ def temperature_for_radius(
         raise ValueError(f"eta = {eta[i].item():.6g} is not below the ceiling {ceiling[i].item():.6g} of anchor {list(i)}: from there on the worst case is the maximum and has no temperature")
     return solve_temperature(f, b, eta).to(lift(similarities)[0].dtype)
 
-#| export
+# %% ../nbs/06_robust.ipynb #b7c1d2e3
 def solve_temperature(f:Tensor, b:Tensor, eta:Tensor)->Tensor: # (...)
     "Safeguarded Newton for log(1/temperature), all anchors at once."
     def curve(u): # Radius and its slope in u

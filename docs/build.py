@@ -30,7 +30,7 @@ from nbdev.processors import FilterDefaults, add_links, exec_show_docs
 
 PACKAGE = "contrastive_nb"
 PARTS = {"Rooms": range(0, 10), "Chapters": range(10, 60), "Experiments": range(60, 90), "Claims": range(90, 100)}
-IGNORED = {"exports", "export", "exporti", "eval", "warning", "message", "slow", "notest", "code-summary", "fig-align"}
+IGNORED = {"peers", "exports", "export", "exporti", "eval", "warning", "message", "slow", "notest", "code-summary", "fig-align"}
 KNOWN = IGNORED | {"label", "fig-cap", "fig-alt", "echo", "hide_input", "hide_output", "code-fold", "output", "include"}
 
 # ---- reading

@@ -1,0 +1,101 @@
+"""Breaks the library one token at a time and demands a failing test: `python tests/mutate.py [--only losses] [--sample 40]`.
+
+A mutant changes one token of one function: a sign, an operator, a comparison, a number, a norm, a mask, a view. For each, a forked process imports the mutated module and runs the module's tests until one
+fails. Survivors are listed, and make the exit status 1. A mutant that cannot change behaviour is named below with the reason."""
+import argparse, ast, io, os, random, signal, sys, time, tokenize
+from importlib.abc import Loader, MetaPathFinder
+from importlib.util import spec_from_loader
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = {"kernels": ["test_kernels.py"], "streaming": ["test_streaming.py", "test_losses.py"], "losses": ["test_losses.py"], "sphere": ["test_sphere.py"], "metrics": ["test_metrics.py"]}
+SWAPS = {"+": "-", "-": "+", "*": "/", "/": "*", "**": "*", "<": ">=", ">": "<=", "<=": ">", ">=": "<", "==": "!=", "!=": "==", "~": "", "not": "", "and": "or", "or": "and",
+    "True": "False", "False": "True", "min": "max", "max": "min", "amin": "amax", "amax": "amin", "sum": "mean", "mean": "sum", "z1": "z2", "z2": "z1", "rows": "cols", "cols": "rows"}
+EQUIVALENT = {} # (module, line of code, old, new) -> why no test can tell the difference
+SECONDS = 120 # a mutant that runs longer hangs, and counts as found
+
+def spans(tree):
+    "Line ranges of statements inside functions that compute: not signatures, docstrings, messages or imports."
+    for f in ast.walk(tree):
+        if not isinstance(f, (ast.FunctionDef, ast.Lambda)) or isinstance(f, ast.Lambda): continue
+        body = f.body[1:] if isinstance(f.body[0], ast.Expr) and isinstance(f.body[0].value, ast.Constant) else f.body
+        for s in body: yield s.lineno, s.end_lineno
+def messages(tree):
+    "Positions inside `raise` and `assert` statements, which only word an error."
+    for s in ast.walk(tree):
+        if isinstance(s, (ast.Raise, ast.Assert)): yield (s.lineno, s.col_offset), (s.end_lineno, s.end_col_offset)
+
+def changed(token):
+    "What a token becomes, or None."
+    if token.type == tokenize.NUMBER:
+        number = ast.literal_eval(token.string)
+        return repr(number + 1 if isinstance(number, int) else number*2 if number else 1.)
+    return SWAPS.get(token.string) if token.type in (tokenize.OP, tokenize.NAME) else None
+
+def mutants(module):
+    "All mutants of a module that compile: (line number, line, old, new, source)."
+    source = (ROOT/"contrastive_nb"/f"{module}.py").read_text(encoding="utf-8")
+    tree, lines = ast.parse(source), source.splitlines(keepends=True)
+    inside, skip = list(spans(tree)), list(messages(tree))
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        (row, start), (_, end) = token.start, token.end
+        if (new := changed(token)) is None or not any(a <= row <= b for a, b in inside) or any(a <= (row, start) < b for a, b in skip): continue
+        line = lines[row-1]
+        text = "".join(lines[:row-1] + [line[:start] + new + line[end:]] + lines[row:])
+        try: same = ast.dump(ast.parse(text)) == ast.dump(tree)
+        except SyntaxError: continue
+        if not same and (module, line.strip(), token.string, new) not in EQUIVALENT: yield row, line.strip(), token.string, new, text
+
+class Mutated(MetaPathFinder, Loader):
+    "Imports one module from a given text."
+    def __init__(self, name, text): self.name, self.text = name, text
+    def find_spec(self, name, path=None, target=None): return spec_from_loader(name, self, origin=str(ROOT/f"{name.replace('.', '/')}.py")) if name == self.name else None
+    def exec_module(self, module): exec(compile(self.text, module.__spec__.origin, "exec"), module.__dict__)
+
+def child(module, text):
+    "Run the module's tests on the mutant in this process; the exit status says whether one failed."
+    import pytest
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1), os.dup2(null, 2)
+    signal.alarm(SECONDS)
+    if text: sys.meta_path.insert(0, Mutated(f"contrastive_nb.{module}", text))
+    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not processes and not peers", *(str(ROOT/"tests"/t) for t in TESTS[module])])
+    os._exit(0 if code == 0 else 1)
+
+def survives(statuses, pids, block):
+    "Collect finished children."
+    while pids:
+        pid, status = os.waitpid(-1, 0 if block else os.WNOHANG)
+        if not pid: return
+        statuses[pids.pop(pid)] = status
+        if block: return
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--only", nargs="+", choices=TESTS, default=list(TESTS), help="modules")
+    p.add_argument("--sample", type=int, default=0, help="a fixed random sample of this size; 0 takes all")
+    p.add_argument("--jobs", type=int, default=2)
+    args = p.parse_args()
+    os.environ.update(OMP_NUM_THREADS="1", HYPOTHESIS_DATABASE="none")
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    import hypothesis, numpy, pandas, pytest, scipy.stats, sklearn.linear_model, torch # what children need, imported once
+    torch.set_num_threads(1)
+    todo = [(m, *mutant) for m in args.only for mutant in mutants(m)]
+    if args.sample: todo = random.Random(0).sample(todo, min(args.sample, len(todo)))
+    todo = [(m, 0, "unchanged", "", "", "") for m in args.only] + todo # the tests must pass on the code as it is
+    statuses, pids, start = {}, {}, time.time()
+    for i, (module, *_, text) in enumerate(todo):
+        if len(pids) >= args.jobs: survives(statuses, pids, True)
+        if (pid := os.fork()) == 0: child(module, text)
+        pids[pid] = i
+        if sys.stderr.isatty(): print(f"\r{i+1}/{len(todo)} {module}, {time.time()-start:.0f} s ", end="", file=sys.stderr)
+    while pids: survives(statuses, pids, True)
+    broken = [todo[i][0] for i in range(len(args.only)) if statuses[i] != 0]
+    if broken: sys.exit(f"the tests of {', '.join(broken)} fail without any change")
+    survivors = [todo[i] for i in range(len(args.only), len(todo)) if statuses[i] == 0]
+    for module, row, line, old, new, _ in survivors: print(f"survived: {module}.py:{row}  {old!r} -> {new!r}   {line}")
+    print(f"{len(todo) - len(args.only) - len(survivors)} mutants found, {len(survivors)} survived, {len(EQUIVALENT)} equivalent, in {time.time()-start:.0f} s")
+    sys.exit(bool(survivors))
+
+if __name__ == "__main__": main()
