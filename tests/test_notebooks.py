@@ -50,7 +50,7 @@ def test_imports_point_down():
 def test_size_and_shape(nb):
     assert nb.stat().st_size < 600_000 and len(cells(nb)) <= 110
     first = "".join(cells(nb)[0]["source"])
-    assert re.match(r"# .+\n\n> .+", first), "a notebook begins with a title and a one-line subtitle"
+    assert re.fullmatch(r"# .+\n\n> .+", first), "the first cell is a title and a one-line subtitle, and nothing else: nbdev drops the rest"
     for c in cells(nb):
         for o in c.get("outputs", []): assert o["output_type"] != "error", "".join(c["source"])[:80]
 
