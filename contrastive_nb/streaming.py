@@ -106,12 +106,12 @@ def logits(a:Tensor, c:Tensor, plan:Plan, t:Tile, out:Tensor)->tuple[Tensor,Tens
 def fast_walk(a:Tensor, c:Tensor, plan:Plan, shift:float, kept:dict)->tuple[Tensor,Tensor|None]:
     "Row sums of w k e^-shift, and of w if there are weights: one exponential per pair."
     v,u = a.new_zeros(len(a)),None if plan.log_weight is None else a.new_zeros(len(a))
-    buffer,left = buffer_for(a, plan),plan.keep
+    buffer,room = buffer_for(a, plan),a.new_empty(min(plan.keep//a.element_size(), sum(map(area, plan.tiles))))
     for i,t in enumerate(plan.tiles):
-        left -= area(t)*a.element_size()
-        e,w = logits(a, c, plan, t, a.new_empty(area(t)) if left >= 0 else buffer)
+        fits = area(t) <= len(room)
+        e,w = logits(a, c, plan, t, room if fits else buffer)
         exp_(e.sub_(shift) if shift else e)
-        if left >= 0: kept[i] = e
+        if fits: kept[i],room = e,room[area(t):]
         for total,x in ((v, e), (u, w if w is None else exp_(w))):
             if x is None: continue
             total[t.rows] += x.sum(1)
@@ -187,7 +187,7 @@ def stream(
     log_weight:Callable[[Tensor],Tensor]|None=None, # Log-weights from logits, constant for the gradient
     upper:float=0., # An upper bound of the logits
     size:int|None=None, # Side of a tile
-    keep:int=64<<20, # Bytes of tiles that may wait for the gradient
+    keep:int=48<<20, # Bytes of tiles that may wait for the gradient
 )->Tensor: # (N,) log sum of w k over the candidates, weights normalised to sum one if there are any
     "The log-sum-exp of {eq}`eq-streaming-lse`, tile by tile."
     n = len(a) if candidates == "one" else len(a)//2
