@@ -48,7 +48,7 @@ def matrix_statistics(z1:Tensor, z2:Tensor, T:float|Tensor, candidates:str, kern
 def log_sum(l:Tensor, log_weight:Callable|None=None)->Tensor:
     "(N,) log of the sum of w k over the candidates; weights are constants that sum to one."
     if log_weight is None: return l.logsumexp(1)
-    w = log_weight(l.detach())
+    w = log_weight(l.detach()).masked_fill(l == -math.inf, -math.inf)
     return (l+w).logsumexp(1) - w.logsumexp(1)
 
 def stream_statistics(z1:Tensor, z2:Tensor, T:float|Tensor, candidates:str, kernel:Kernel, negatives:Tensor|None, ids:Tensor|None, log_weight:Callable|None)->tuple[Tensor,Tensor]:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['require_dim', 'require_unit', 'require_kappa', 'require_fixed', 'uniform_sphere', 'log_area', 'haar_orthogonal',
-           'log_mgf', 'mean_resultant', 'cosine_rule', 'zonal', 'sphere_rule', 'vmf_logpdf', 'cosine_logpdf', 'vmf',
-           'slice_concentration', 'vmf_slice', 'uniform_slice', 'vmf_slice_logpdf', 'slice_rule', 'cap_rule', 'vmf_cap',
-           'vmf_cap_logpdf']
+           'LogMgf', 'log_mgf', 'mean_resultant', 'cosine_rule', 'zonal', 'sphere_rule', 'vmf_logpdf', 'cosine_logpdf',
+           'vmf', 'slice_concentration', 'vmf_slice', 'uniform_slice', 'vmf_slice_logpdf', 'slice_rule', 'cap_rule',
+           'vmf_cap', 'vmf_cap_logpdf']
 
 # %% ../nbs/01_sphere.ipynb #9b49bca2
 import math
@@ -95,17 +95,26 @@ def haar_orthogonal(
     return q*r.diagonal(dim1=-2, dim2=-1).sign()[:,None,:]
 
 # %% ../nbs/01_sphere.ipynb #252bb017
+class LogMgf(torch.autograd.Function):
+    "Bessel form, and the positive series where that underflows; the slope is `mean_resultant`."
+    @staticmethod
+    def forward(ctx, kappa, k):
+        ctx.save_for_backward(kappa)
+        ctx.k, x = k, kappa.detach().cpu().double().numpy().reshape(-1)
+        with np.errstate(divide="ignore", invalid="ignore"): # kappa = 0 and underflow are repaired below
+            out = gammaln(k/2) + (k/2-1)*np.log(2/x) + np.log(ive(k/2-1, x)) + x
+        if (low := (x*x < k) | ~np.isfinite(out)).any(): out[low] = _log_series(x[low], k)
+        return torch.as_tensor(out, dtype=kappa.dtype, device=kappa.device).reshape(kappa.shape)
+
+    @staticmethod
+    def backward(ctx, g): return g*mean_resultant(*ctx.saved_tensors, ctx.k), None
+
 def log_mgf(
     kappa:float|Tensor, # Concentration >= 0, any shape
     dim:int, # Ambient dimension k >= 1
-)->Tensor: # Same shape; float64 unless `kappa` has another dtype
-    "log E exp(kappa x.y) for x uniform on S^{k-1}: Bessel form, and the positive series where that underflows."
-    k, kappa = require_dim(dim, 1), require_kappa(kappa)
-    x = kappa.detach().cpu().double().numpy().reshape(-1)
-    with np.errstate(divide="ignore", invalid="ignore"): # kappa = 0 and underflow are repaired below
-        out = gammaln(k/2) + (k/2-1)*np.log(2/x) + np.log(ive(k/2-1, x)) + x
-    if (low := (x*x < k) | ~np.isfinite(out)).any(): out[low] = _log_series(x[low], k)
-    return torch.as_tensor(out, dtype=kappa.dtype, device=kappa.device).reshape(kappa.shape)
+)->Tensor: # Same shape; float64 unless `kappa` has another dtype; differentiable in kappa
+    "log E exp(kappa x.y) for x uniform on S^{k-1}."
+    return LogMgf.apply(require_kappa(kappa), require_dim(dim, 1))
 
 # %% ../nbs/01_sphere.ipynb #5ec3fb72
 def _log_series(x:np.ndarray, k:int)->np.ndarray:

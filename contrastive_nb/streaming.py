@@ -52,7 +52,7 @@ class Plan:
     tiles:list[Tile]
     twosided:bool # Rows and columns are the same anchors, and the log-kernel is symmetric
     ids:Tensor|None=None # (N,) candidates with the anchor's id are excluded, instead of the diagonals
-    log_weight:Callable[[Tensor],Tensor]|None=None # Logits to log-weights, -inf to -inf; constant for the gradient
+    log_weight:Callable[[Tensor],Tensor]|None=None # Logits to log-weights; constant for the gradient
     upper:float=0. # An upper bound of the logits
     keep:int=0 # Bytes of tiles that the first walk may leave to the second
 
@@ -78,7 +78,7 @@ def dense(
         if plan.both(t): seen[t.cols,t.rows] = seen[t.rows,t.cols].T
     l = l + seen
     if plan.log_weight is None: return l.logsumexp(1)
-    w = plan.log_weight(l.detach())
+    w = plan.log_weight(l.detach()) + seen
     return (l+w).logsumexp(1) - w.logsumexp(1)
 
 # %% ../nbs/02b_streaming.ipynb #f5750539
@@ -99,8 +99,10 @@ def logits(a:Tensor, c:Tensor, plan:Plan, t:Tile, out:Tensor)->tuple[Tensor,Tens
     "One tile in the buffer `out`: masked logits with the log-weights added, and the log-weights."
     rows,cols = a[t.rows],c[t.cols]
     l = plan.mask(torch.mm(rows, cols.T, out=out[:len(rows)*len(cols)].view(len(rows), len(cols))), t)
-    w = None if plan.log_weight is None else plan.log_weight(l)
-    return (l if w is None else l.add_(w)), w
+    if plan.log_weight is None: return l,None
+    w = plan.log_weight(l)
+    w = plan.mask(w.clone() if w is l else w, t)
+    return l.add_(w),w
 
 # %% ../nbs/02b_streaming.ipynb #d602903e
 def fast_walk(a:Tensor, c:Tensor, plan:Plan, shift:float, kept:dict)->tuple[Tensor,Tensor|None]:

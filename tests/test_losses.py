@@ -141,6 +141,14 @@ def test_gradients(name):
         a,b = (torch.autograd.grad(call(z1, z2, T, reduction="none", form=form) @ u, (z1, z2, T)) for form in ("matrix", "stream"))
         for x,y in zip(a, b): assert_close(x, y, rtol=1e-12, atol=1e-12)
 
+@pytest.mark.parametrize("form", ["matrix", "stream"])
+def test_constant_weights_change_nothing(form):
+    "Also where a weight does not know which pairs are excluded."
+    z1,z2 = (z.requires_grad_() for z in views(5, 5, 3))
+    for weight in (torch.zeros_like, lambda l: torch.full_like(l, -3.)):
+        a,b = (torch.autograd.grad(L.contrast(z1, z2, .5, log_weight=w, form=form), (z1, z2)) for w in (weight, None))
+        for x,y in zip(a, b): assert_close(x, y)
+
 def test_weights_are_constants():
     "The gradient of ADNCE is that of the sum with its weights frozen; the undetached gradient is another."
     z1,z2 = (z.requires_grad_() for z in views(5, 5, 3))

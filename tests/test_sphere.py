@@ -44,6 +44,13 @@ def test_special_functions_keep_shape_and_dtype():
         assert f(torch.zeros(0), 4).shape == (0,)
     assert_close([math.exp(log_area(k)) for k in (1, 2, 3, 4)], [2., 2*math.pi, 4*math.pi, 2*math.pi**2])
 
+@pytest.mark.parametrize("k", [1, 2, 3, 10])
+def test_special_functions_are_differentiable_in_kappa(k):
+    kappa = torch.tensor([.3, 2., 40.], dtype=D, requires_grad=True)
+    for f in (log_mgf, mean_resultant): assert torch.autograd.gradcheck(lambda x: f(x, k), kappa) and torch.autograd.gradgradcheck(lambda x: f(x, k), kappa)
+    zero = torch.zeros(1, dtype=D, requires_grad=True)
+    assert torch.autograd.grad(log_mgf(zero, k).sum(), zero)[0] == 0
+
 @given(k=st.integers(1, 300), kappa=st.floats(1e-3, 1e4))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_mean_resultant_is_the_slope_and_obeys_riccati(k, kappa):

@@ -38,6 +38,16 @@ def test_walks_agree_with_the_matrix(seed, n, size, candidates, weighted, dup, s
     for x,y in zip(torch.autograd.grad(out, (a, c), g, retain_graph=True), torch.autograd.grad(ref, (a, c), g)): assert_close(x, y, rtol=1e-9, atol=1e-9*scale)
     for x,y in zip(torch.autograd.grad(out, (a, c), g), torch.autograd.grad(dense(a, c, plan), (a, c), g)): assert_close(x, y, rtol=1e-9, atol=1e-9*scale)
 
+@pytest.mark.parametrize("log_weight", [lambda l: torch.full_like(l, -2.), torch.zeros_like, lambda l: l, lambda l: l.nan_to_num(neginf=0.)])
+@pytest.mark.parametrize("upper", [0., 1e6]) # the fast walk and the safe one
+def test_excluded_pairs_never_carry_weight(log_weight, upper):
+    a = rows(0, 8, 3)
+    out = stream(a, a, log_weight=log_weight, size=3, upper=upper)
+    l = (a @ a.T)[~torch.eye(4, dtype=torch.bool).repeat(2, 2)].view(8, 6)
+    w = log_weight(l.clone()).log_softmax(1)
+    assert_close(out, (l + w).logsumexp(1))
+    assert_close(dense(a, a, Plan(tiles("both", 4, 4), True, log_weight=log_weight)), out)
+
 def test_fast_and_safe_agree():
     a = rows(0, 20, 4)
     plan = Plan(tiles("both", 10, 3), True, log_weight=lambda l: -l.square()/9)
