@@ -18,6 +18,8 @@ COMMANDS = {
     "reproduce": ("contrastive_nb.claims", "reproduce", "settle the claims of a tier and write the report: the main job"),
     "claims": ("contrastive_nb.claims", "list_claims", "list the claims and the recorded verdicts"),
     "recover": ("contrastive_nb.synthetic", "recover", "train on a synthetic process and measure how well the latents are recovered"),
+    "toy": ("contrastive_nb.false_negatives", "toy", "the false-negative laboratory: rate x temperature x loss on a toy with oracle labels"),
+    "staircase": ("contrastive_nb.mi", "staircase", "train critics on a staircase of mutual information"),
     "train": ("contrastive_nb.probes", "train_command", "train an encoder on images and probe it"),
     "probe": ("contrastive_nb.probes", "probe_command", "kNN and linear probe of a trained encoder"),
     "data": ("contrastive_nb.images", "data_command", "fetch, verify and locate the image data"),

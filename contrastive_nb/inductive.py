@@ -14,7 +14,8 @@ __all__ = ['TABLE_1', 'pair_law', 'graph_loss', 'ind_identities', 'Moments', 'gr
            'violation', 'lipschitz_minimiser', 'lipschitz_frame', 'ind_lipschitz', 'lipschitz_figure', 'Ring', 'ring',
            'spurious', 'ring_view', 'windows', 'conv', 'patch_detectors', 'place_detectors', 'ind_cnn', 'ring_figure',
            'tilted_rays', 'best_choice', 'label_cost', 'ind_k_sweep', 'k_frame', 'k_figure', 'phi',
-           'whitened_discrepancy', 'ind_phi_curves', 'phi_figure']
+           'whitened_discrepancy', 'digit_views', 'digit_features', 'digit_frame', 'ind_phi_curves', 'phi_figure',
+           'polynomials', 'recovered_share', 'sampling_threshold', 'sampling_frame']
 
 # %% ../nbs/50_inductive.ipynb #5ec93c6f
 from collections.abc import Callable, Iterator
@@ -31,12 +32,15 @@ from matplotlib.figure import Figure
 from numpy import log, polyfit
 from numpy.polynomial.legendre import leggauss
 from scipy.optimize import minimize_scalar
+from sklearn.datasets import load_digits
 from torch import Generator, Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import conv2d, one_hot, pad
 
 from .core import Check, above, below, draws, equal, settles, stream
 from .graphs import laplacian, transition
 from .losses import generalized_spectral, spectral_contrastive
+from .processes import mixture_graph
+from .sphere import mean_resultant, slice_rule
 
 # %% ../nbs/50_inductive.ipynb #d05382db
 def pair_law(
@@ -1078,6 +1082,41 @@ def whitened_discrepancy(
     root = (vectors/values.sqrt()) @ vectors.T/sqrt(len(C))
     return ((z1 - z2) @ root).square().sum(1).mean().item()
 
+def digit_views(
+    cyclic:bool=False, # Wrap what leaves the picture; otherwise zeros come in
+)->Views:
+    "The 1797 digits of scikit-learn, (8, 8) in [0, 1]; a view is one of nine shifts by at most one pixel each way."
+    x, steps = torch.as_tensor(load_digits().images)/16, list(product((-1, 0, 1), repeat=2))
+    wide = pad(x, (1, 1, 1, 1))
+    shifted = [x.roll((i, j), (1, 2)) if cyclic else wide[:, 1-i:9-i, 1-j:9-j] for i, j in steps]
+    return Views(torch.stack(shifted, 1).flatten(2), torch.full((9,), 1/9, dtype=torch.double), x.flatten(1))
+
+def digit_features(
+    kind:str, # "linear", "ReLU" or "convolution"
+    law:Views, # The digits and their views
+    width:int=128, # Random units, or 3 x 3 filters
+    cyclic:bool=False, # Wrap the convolution around
+)->Tensor: # (c, v, q) features, a constant among them
+    "Pixels, random ReLU units, or random filters with a ReLU, averaged over places: the last layer is what a class may choose."
+    x, g = law.points, stream(0, "digits", kind)
+    draw, shift = lambda *size: torch.randn(*size, generator=g, dtype=torch.double), torch.rand(width, generator=g, dtype=torch.double)/2 - .25
+    if kind == "linear": f = x
+    elif kind == "ReLU": f = relu(x, draw(width, 64)/8, shift)
+    elif kind == "convolution":
+        filters, images = draw(width, 1, 3, 3)/3, lambda v: pad(v.reshape(-1, 1, 8, 8), (1, 1, 1, 1), mode="circular" if cyclic else "constant")
+        f = torch.stack([conv2d(images(v), filters, shift).relu().mean((2, 3)) for v in x.unbind(1)], 1)
+    else: raise ValueError(f'kind must be "linear", "ReLU" or "convolution", got {kind!r}')
+    return torch.cat([torch.ones_like(f[..., :1]), f], -1)
+
+@cache
+def digit_frame()->pd.DataFrame: # One row a class and an m
+    "Exact phi_m / m of three classes on the shifted digits."
+    law, rows = digit_views(), []
+    for kind in ("linear", "ReLU", "convolution"):
+        moments = view_moments(digit_features(kind, law), law.weights)
+        rows += [{"class": kind, "m": m, "phi": phi(moments, m, per_dimension=True)} for m in (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 60, 100) if m <= len(moments.C)]
+    return pd.DataFrame(rows)
+
 TABLE_1 = pd.DataFrame({10: [.131, .053, .080, .072], 30: [.166, .090, .093, .108], 100: [.224, .163, .138, .168], 300: [.521, .459, .340, .389]},
     index=["ResNet-18", "ResNet-101", "Wide ResNet", "ViT"]).rename_axis("CIFAR-10 test set").rename_axis("m", axis=1) # the paper's Table 1
 
@@ -1103,21 +1142,70 @@ def ind_phi_curves()->Iterator[Check]:
     tied = (1 - alpha)*torch.eye(m, dtype=torch.double)/m + alpha*(1 - torch.eye(m, dtype=torch.double))/(m*(m - 1))
     measured = phi(graph_moments(torch.eye(m, dtype=torch.double), tied), m, per_dimension=True)
     yield equal("eight balanced clusters: phi_m / m over the share of pairs that cross", measured/alpha, 2, 1e-12)
+    digits, law = digit_frame().pivot(index="m", columns="class", values="phi"), digit_views(cyclic=True)
+    yield above("shifted digits, m = 10: phi of linear maps over that of convolutions", digits.linear[10]/digits.convolution[10], 20)
+    yield above("shifted digits, m = 10: phi of random ReLU units over that of convolutions", digits.ReLU[10]/digits.convolution[10], 5)
+    yield equal("digits shifted around the rim, convolutions that wrap: phi at m = 30", phi(view_moments(digit_features("convolution", law, 48, True), law.weights), 30), 0, 1e-9, role="control")
+    yield equal("shifted digits: distinct views, of 9 x 1797", len(digit_views().points.flatten(0, 1).unique(dim=0)), 9*1797, 0, role="control")
     yield equal("eight balanced clusters: phi_m / m as the share of pairs that cross", measured, alpha, 1e-3, role="printed")
 
 # %% ../nbs/50_inductive.ipynb #ff13c295
 @draws("ind-phi-curves")
 def phi_figure()->Figure:
-    "Left, exact curves of the per-dimension separability on the cube with d = 64 and s = 4; right, the paper's Table 1 for four networks on CIFAR-10."
+    "Per-dimension separability against m. Left, exact curves on the cube with d = 64 and s = 4; middle, of three classes on shifted digits; right, the paper's Table 1 for four networks on CIFAR-10."
     moments, m = cube_moments(64, 4), list(range(1, 65))
-    fig, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.8), layout="constrained", dpi=60)
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.6, 2.6), layout="constrained", dpi=60)
     left.plot(m, [phi(moments, i, per_dimension=True) for i in m], label="linear")
     left.plot([i for i in m if i <= 16], [0]*16, lw=4, solid_capstyle="butt", alpha=.6, label="ReLU")
     left.plot(m, [0]*64, "k:", label="all functions")
-    left.set(xscale="log", xlabel="m", ylabel=r"$\phi_m/m$", title="cube, exact")
-    left.legend(frameon=False, fontsize=7)
-    sns.lineplot(TABLE_1.rename_axis("network").reset_index().melt("network", var_name="m", value_name="phi").astype({"m": int}), x="m", y="phi", hue="network", style="network", markers=True, dashes=False, palette="colorblind", ax=right)
-    right.set(xscale="log", ylabel="", ylim=(0, None), title="CIFAR-10, printed")
-    right.legend(frameon=False, fontsize=7)
+    left.set(xlabel="m", ylabel=r"$\phi_m/m$", title="cube, exact")
+    sns.lineplot(digit_frame(), x="m", y="phi", hue="class", ax=middle)
+    middle.axhline(0, c="k", ls=":")
+    middle.set(ylabel="", title="shifted digits, exact")
+    table = TABLE_1.rename_axis("network").reset_index().melt("network", var_name="m", value_name="phi").astype({"m": int})
+    sns.lineplot(table, x="m", y="phi", hue="network", style="network", markers=True, dashes=False, palette="colorblind", ax=right)
+    right.set(ylabel="", ylim=(0, None), title="CIFAR-10, printed")
+    for ax in (left, middle, right):
+        ax.set_xscale("log")
+        ax.legend(frameon=False, fontsize=7)
     sns.despine(fig)
     return fig
+
+# %% ../nbs/50_inductive.ipynb #4cfd9c40
+def polynomials(
+    z:Tensor, # (n, 3) unit rows
+    degree:int, # Highest degree >= 1
+)->Tensor: # (n, q) monomials; the square of the last coordinate follows from the others
+    "Monomials that span the polynomials on the sphere without the constant."
+    powers = [e for e in product(range(degree + 1), repeat=3) if 0 < sum(e) <= degree and e[2] < 2]
+    return torch.stack([(z**torch.tensor(e)).prod(1) for e in powers], 1)
+
+def recovered_share(
+    degree:int, # Of the class
+    graph:Tensor, # (n, n) law of a positive pair
+    z:Tensor, # (n, 3) its nodes
+    k:int=3, # Dimension of the representation
+)->float: # $R^2$ in [0, 1], mean over the latents' coordinates
+    "What a linear head on the minimiser explains of the latents, for centred polynomials."
+    data = pair_law(graph)[1]
+    F = polynomials(z, degree)
+    F = F - data @ F
+    f = F @ minimiser(graph_moments(F, graph), k, 10.).T
+    return 1 - (probe_error(f, z, data)/(data @ z.square()).sum()).item()
+
+def sampling_threshold(
+    kappa:float, # Concentration of the positives
+)->tuple[float,float,float,float]: # $w^*$, $A_1$, $A_2$ and $a$
+    "The share of positives off the slice from which quadratic encoders recover the latents {eq}`eq-inductive-sampling`."
+    _, r, weight = slice_rule(3, 1)
+    A1 = mean_resultant(torch.tensor(kappa, dtype=torch.double), 3).item()
+    A2, a = 1 - 3*A1/kappa, ((weight*r**2*mean_resultant(kappa*r**2, 2)).sum()/(weight*r**2).sum()).item()
+    return (1 - a)/(1 - a + A1 - A2), A1, A2, a
+
+@cache
+def sampling_frame(
+    kappa:float=10/3, # Concentration of the positives
+)->pd.DataFrame: # One row a degree and a share: R^2
+    "How much of the latents each class recovers at each share of positives off the slice."
+    graphs = {w: mixture_graph(kappa, w) for w in (.05, .1, .2, .3, .4, .45, .5, .7, 1.)}
+    return pd.DataFrame([dict(degree=p, share=w, R2=recovered_share(p, G, z)) for p in (1, 2, 3, 5) for w, (z, G) in graphs.items()])

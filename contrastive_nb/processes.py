@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROCESSES', 'rotate', 'spiral', 'shear', 'patches', 'unpatch', 'tall', 'tame', 'bend', 'unbend', 'monomials',
-           'Process', 'make_process', 'stretch']
+           'Process', 'make_process', 'stretch', 'mixed_positives', 'mixture_graph']
 
 # %% ../nbs/07_processes.ipynb #3c5bedc1
 import math
@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from numpy.polynomial.legendre import leggauss
 from torch import Generator, Tensor
 from torch.nn.functional import leaky_relu
+
+from .sphere import log_mgf, vmf, vmf_logpdf, vmf_slice
 
 # %% ../nbs/07_processes.ipynb #b8fee47e
 def rotate(
@@ -152,3 +155,33 @@ def stretch(
     J = torch.func.vmap(torch.func.jacrev(lambda p: process(p[None])[0]))(z)
     tangent = torch.linalg.svd(z[:, None])[2][:, 1:] # rows orthogonal to z
     return torch.linalg.svdvals(J @ tangent.mT)
+
+# %% ../nbs/07_processes.ipynb #0d2503bc
+def mixed_positives(
+    anchor:Tensor, # (n, k) unit rows z = (u, v), u the first coordinate
+    kappa:float, # Concentration >= 0
+    share:float, # $w$: share of the positives that may leave the slice, in [0, 1]
+    generator:Generator|None=None, # Source of randomness, on the device of `anchor`
+)->Tensor: # (n, k) unit rows
+    "Positives from the sphere with probability w, from the anchor's slice otherwise {eq}`eq-processes-mixture`."
+    if not 0 <= share <= 1: raise ValueError(f"share must be in [0, 1], got {share}")
+    free = torch.rand(len(anchor), 1, generator=generator, dtype=anchor.dtype, device=anchor.device) < share
+    return torch.where(free, vmf(anchor, kappa, generator), vmf_slice(anchor, kappa, 1, generator))
+
+def mixture_graph(
+    kappa:float, # Concentration >= 0
+    share:float, # $w$, in [0, 1]
+    slices:int=16, # Nodes in u
+    around:int=24, # Nodes on each slice
+)->tuple[Tensor,Tensor]: # (n, 3) nodes of $S^2$, and (n, n) law of a positive pair on them, float64
+    "The law of pairs {eq}`eq-processes-mixture` on $S^2$ as a finite graph; exact for smooth functions up to quadrature."
+    if not 0 <= share <= 1: raise ValueError(f"share must be in [0, 1], got {share}")
+    u, w = map(torch.as_tensor, leggauss(slices))
+    angle, r2 = 2*math.pi*torch.arange(around).double()/around, 1 - u**2
+    circle = torch.stack([angle.cos(), angle.sin()], 1)
+    z = torch.cat([u[:, None, None].expand(-1, around, 1), r2.sqrt()[:, None, None]*circle], -1).flatten(0, 1)
+    mass = (w/2/around).repeat_interleave(around)
+    whole = mass[:, None]*mass*vmf_logpdf(z, z[:, None], kappa).exp()
+    c = kappa*r2[:, None, None]
+    slice_ = (c*(circle @ circle.T) - log_mgf(c, 2)).exp()*w[:, None, None]/(2*around**2)
+    return z, share*whole + (1 - share)*torch.block_diag(*slice_)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from . import losses
 from .core import Config, canonical, pick_device, stream, write_atomic
 from .encoders import Encoder, build_encoder
-from .images import REGIMES, Images, Views, fingerprint, to_float
+from .images import REGIMES, Images, Views, fingerprint, read_tensors, to_float
 
 # %% ../nbs/72_training.ipynb #470255b8
 @dataclass(frozen=True)
@@ -171,8 +171,7 @@ def read_checkpoint(
 )->tuple[dict[str,str],dict[str,Tensor]]: # Its text fields, its tensors
     "Read and verify a checkpoint. Raises `CheckpointError` that names the file."
     if not Path(path).exists(): raise CheckpointError(f"no checkpoint at {path}")
-    try:
-        with safe_open(path, "pt") as f: meta, tensors = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+    try: meta, tensors = read_tensors(path)
     except (SafetensorError, OSError) as e: raise CheckpointError(f"{path} is not a readable checkpoint ({e}); remove it to start again") from e
     if fingerprint(tensors) != meta.get("fingerprint"): raise CheckpointError(f"{path} is damaged: its contents do not have the fingerprint it was saved with; remove it to start again")
     return meta, tensors

@@ -269,9 +269,9 @@ def render(page: Page, targets: dict[str, str], done: set[str]) -> list[dict]:
                 if cell := code_cell(page, c): cells.append(cell)
     return cells
 
-def contents(pages: list[Page], extra: list[str]) -> str:
+def contents(pages: list[Page], extra: list[str], interactive: list[str]) -> str:
     "The table of contents: one caption a part, in the order of the numbers."
-    groups = {part: [p.name for p in pages if p.number in numbers] for part, numbers in PARTS.items()} | {"Reference": extra}
+    groups = {part: [p.name for p in pages if p.number in numbers] for part, numbers in PARTS.items()} | {"Interactive": interactive, "Reference": extra}
     return "\n\n".join(f"```{{toctree}}\n:hidden:\n:caption: {part}\n\n" + "\n".join(names) + "\n```" for part, names in groups.items() if names)
 
 def index_of_names(pages: list[Page], targets: dict[str, dict]) -> str:
@@ -290,10 +290,11 @@ def index_of_names(pages: list[Page], targets: dict[str, dict]) -> str:
 
 def put(path: Path, text: str):
     "Writes a file only where it changes, so that Sphinx reads only what is new."
+    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text(encoding="utf-8") != text: path.write_text(text, encoding="utf-8")
 
 def prepare(root: Path) -> list[Page]:
-    "Steps 1 and 2: nbs/*.ipynb and docs/*.md to docs/_src."
+    "Steps 1 and 2: nbs/*.ipynb, docs/*.md and docs/interactive/*.md to docs/_src."
     src = root/"docs"/"_src"
     pages = [Page(p) for p in sorted((root/"nbs").glob("*.ipynb"))]
     chapters = [p for p in pages if p.number is not None]
@@ -301,13 +302,13 @@ def prepare(root: Path) -> list[Page]:
     for p in chapters:
         for n in p.documented: every.setdefault(n, []).append(f"{p.module}.{n}")
     unique = {n: full[0] for n, full in every.items() if len(set(full)) == 1}
-    src.mkdir(parents=True, exist_ok=True)
     written, done = set(), set()
     def write(name, text): put(src/name, text); written.add(name)
     guides = sorted((root/"docs").glob("*.md"))
-    for g in guides: write(g.name, g.read_text(encoding="utf-8"))
+    interactive = sorted((root/"docs"/"interactive").glob("*.md"))
+    for g in guides + interactive: write(g.relative_to(root/"docs").as_posix(), g.read_text(encoding="utf-8"))
     write("names.md", index_of_names(chapters, unique))
-    toc = contents(chapters, ["names"] + [g.stem for g in guides])
+    toc = contents(chapters, ["names"] + [g.stem for g in guides], ["interactive/index"]*any(g.stem == "index" for g in interactive))
     for p in pages:
         own = {n: f"{p.module}.{n}" for n in p.documented} # elsewhere a plain word like `train` may mean a command or an argument
         cells = render(p, {n: full for n, full in unique.items() if re.search("[A-Z_]", n)} | own, done)
@@ -317,8 +318,8 @@ def prepare(root: Path) -> list[Page]:
     if not any(p.name == "index" for p in pages):
         rows = "".join(f"* - [{p.heading}]({p.name}.ipynb)\n  - {p.subtitle}\n" for p in chapters)
         write("index.md", f"# {PACKAGE}\n\n" + (f":::{{list-table}}\n:widths: auto\n\n{rows}:::\n\n" if rows else "") + toc + "\n")
-    for old in src.iterdir():
-        if old.is_file() and old.name not in written: old.unlink()
+    for old in (*src.iterdir(), *(src/"interactive").glob("*")):
+        if old.is_file() and old.relative_to(src).as_posix() not in written: old.unlink()
     if problems := [q for p in pages for q in p.problems]: sys.exit("\n".join(problems))
     return pages
 

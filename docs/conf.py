@@ -51,9 +51,6 @@ html_theme_options = {
 }
 if repository := meta.get("urls", {}).get("Repository"): html_theme_options["footer_icons"] = [{"name": "Source", "url": repository, "html": "Source", "class": ""}]
 
-# Interactive pages: put the script (plotly.min.js, or your own) into docs/_static, add its name to html_js_files or write
-# `<script src="_static/name.js">` in the output cell, and let it read numbers that the notebook stored. Never a CDN: the browser test refuses it.
-
 def chapter_numbers(app, env):
     "Numbers figures, tables, equations and statements by the notebook that holds them, after Sphinx has counted through."
     env.toc_secnumbers = {doc: {"": (int(doc[:2]),)} for doc in env.found_docs if doc[:2].isdigit()}
@@ -61,4 +58,13 @@ def chapter_numbers(app, env):
     env.toc_secnumbers = {}
     return changed
 
-def setup(app): app.connect("env-get-updated", chapter_numbers, priority=900)
+def interactive_files(app, page, template, context, doctree):
+    "Script and style of a page in docs/interactive: what all share, and the page's own. From docs/_static, never from another host: the browser test refuses it."
+    folder, _, name = page.partition("/")
+    if folder != "interactive" or name == "index": return
+    app.add_css_file("interactive.css")
+    for script in ("interactive.js", f"interactive/{name}.js"): app.add_js_file(script, loading_method="defer")
+
+def setup(app):
+    app.connect("env-get-updated", chapter_numbers, priority=900)
+    app.connect("html-page-context", interactive_files)

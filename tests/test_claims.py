@@ -48,7 +48,7 @@ def test_a_killed_slow_run_keeps_its_rows(tmp_path, monkeypatch):
     def run(key, tier):
         calls.append(key)
         if len(calls) == 3: raise KeyboardInterrupt
-        return C.pending_row("div-table1", "slow") | dict(claim=key, tier=tier, verdict="holds", checks=[dict(name="x", measured=1., relation="=", expected=1., tolerance=0., role="claim", passed=True)],
+        return C.pending_row("div-table1", "full") | dict(claim=key, tier=tier, verdict="holds", checks=[dict(name="x", measured=1., relation="=", expected=1., tolerance=0., role="claim", passed=True)],
             **{k: C.provenance()[k] for k in ("commit", "versions")})
     monkeypatch.setattr(C, "run_one", run)
     slow = [k for k, c in claims().items() if k.startswith("clus-") and "slow" in c["tiers"]]

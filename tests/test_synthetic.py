@@ -13,7 +13,7 @@ from contrastive_nb import synthetic
 from contrastive_nb.core import read_rows, stream
 from contrastive_nb.processes import PROCESSES, make_process, patches, spiral
 from contrastive_nb.sphere import haar_orthogonal, mean_resultant, slice_concentration, uniform_sphere
-from contrastive_nb.synthetic import (CheckpointError, Recovery, batch_loss, degree, draw_batch, estimate_loss, fit, floor_loss, forget_u, isometry_loss, keep_u, load_state,
+from contrastive_nb.synthetic import (Capped, CheckpointError, Recovery, batch_loss, degree, draw_batch, estimate_loss, fit, floor_loss, forget_u, isometry_loss, keep_u, load_state,
     recover, recovery_rows, save_state, start, summary, table_cells, update)
 
 quick = settings(max_examples=25, deadline=None)
@@ -50,6 +50,30 @@ def test_everything_lies_where_it_should(c):
     for part in (z, p, shared, own): assert_close(part.norm(dim=-1), torch.ones(part.shape[:-1]), rtol=0, atol=1e-5)
     assert torch.equal(z[:, :c.fixed], p[:, :c.fixed])
     assert_close(own.repeat_interleave(c.anchors_per_slice, 0)[..., :c.fixed], z[:, None, :c.fixed].expand(-1, M1, -1), rtol=0, atol=1e-6)
+
+@quick
+@given(st.floats(1., 180.), st.floats(0., 50.), st.integers(0, 99))
+def test_capped_positives_stay_in_the_cap_and_have_its_mean_cosine(half_angle, kappa, seed):
+    c = Capped(half_angle=half_angle, kappa=kappa, batch=4000)
+    z, p, *_ = draw_batch(c, stream(seed))
+    cosine = (z*p).sum(1).double()
+    assert cosine.min() > math.cos(math.radians(half_angle)) - 1e-5
+    want = c.mean_cosine(torch.ones(1, dtype=torch.double))
+    assert (cosine.mean() - want).abs() < 5*cosine.std()/4000**.5 + 1e-5
+    assert c.key != Recovery(kappa=kappa, batch=4000).key
+
+def test_a_cap_of_180_degrees_is_no_cap():
+    assert isometry_loss(Capped(half_angle=180.)) == pytest.approx(isometry_loss(Recovery()), abs=1e-10)
+    assert math.isnan(floor_loss(Capped()))
+    for bad in (0., 200., -5., math.nan):
+        with pytest.raises(ValueError, match="half_angle must be in"): Capped(half_angle=bad)
+    for bad in (dict(fixed=1), dict(rho=.5)):
+        with pytest.raises(ValueError, match="Capped has no fixed coordinates"): Capped(**bad)
+
+def test_single_runs_take_cap_batch_and_negatives(tmp_path):
+    assert recover(process="identity", cap=60., batch=32, negatives=16, steps=3, out=tmp_path, device="cpu") == 0
+    row, = recovery_rows(tmp_path/"runs.jsonl")
+    assert row["config"]["half_angle"] == 60 and row["config"]["batch"] == 32 and row["config"]["negatives"] == 16 and row["floor"] is None
 
 @pytest.mark.parametrize("B", [1, 8])
 @pytest.mark.parametrize("how", ["restricted", "constant"])

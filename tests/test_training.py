@@ -278,3 +278,16 @@ def test_help(command, words, capsys):
     with pytest.raises(SystemExit): anno_parser(command).parse_args(["-h"])
     out = capsys.readouterr().out
     assert all(w in out for w in words)
+
+def test_a_checkpoint_is_read_in_one_go(tmp_path, data, monkeypatch):
+    "A file that is replaced after it was opened does not mix two checkpoints."
+    states = [start(SMALL, data) for _ in range(2)]
+    for i, s in enumerate(states): s.curve[:i+1], s.step = 1., i + 1
+    first, second = (save_checkpoint(tmp_path/str(i), s, data) for i, s in enumerate(states))
+    read = Path.read_bytes
+    def replaced(self):
+        raw = read(self)
+        if self == first and second.exists(): second.replace(first)
+        return raw
+    monkeypatch.setattr(Path, "read_bytes", replaced)
+    assert [read_checkpoint(first)[0]["step"] for _ in range(2)] == ["1", "2"]
