@@ -1,5 +1,6 @@
 "Every notebook runs from top to bottom, each in a process of its own; notebooks and modules are in one-to-one correspondence."
 import json, os, re, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,17 @@ def run(nb, *options):
     said = done.stdout + done.stderr
     assert done.returncode == 0 and "Success." in said and f"Completed {nb}" in said, said[-4000:]
 
+@pytest.fixture(scope="module")
+def runs(request):
+    "The selected notebooks, one a core at a time; a test waits for its own."
+    chosen = [item.callspec.params["nb"] for item in request.session.items if item.function is test_runs]
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    yield {nb: pool.submit(run, nb) for nb in chosen}
+    pool.shutdown(cancel_futures=True)
+
 @pytest.mark.notebook
 @pytest.mark.parametrize("nb", NOTEBOOKS, ids=lambda p: p.stem)
-def test_runs(nb): run(nb)
+def test_runs(nb, runs): runs[nb].result()
 
 @pytest.mark.notebook
 def test_equal_values_in_other_libraries():
