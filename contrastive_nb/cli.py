@@ -22,6 +22,7 @@ COMMANDS = {
     "staircase": ("contrastive_nb.mi", "staircase", "train critics on a staircase of mutual information"),
     "train": ("contrastive_nb.probes", "train_command", "train an encoder on images and probe it"),
     "probe": ("contrastive_nb.probes", "probe_command", "kNN and linear probe of a trained encoder"),
+    "sweep": ("contrastive_nb.cifar10", "experiment", "run one of the CIFAR-10 experiments: many configurations, resumable"),
     "data": ("contrastive_nb.images", "data_command", "fetch, verify and locate the image data"),
     "bench": ("contrastive_nb.benchmarks", "bench", "measure speed and memory side by side with other libraries"),
 }

@@ -167,10 +167,10 @@ def test_a_killed_command_goes_on_to_the_same_rows(tmp_path):
     assert len(after) == 4 and numbers(rows) == numbers(tmp_path/"b"/"runs.jsonl")
 
 def test_only_record_touches_the_ledger(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(F, "LEDGER", tmp_path/"ledger.jsonl")
+    monkeypatch.setattr(F, "RUNS", tmp_path/"ledger.jsonl")
     options = dict(steps=2, seeds=1, rates="0", losses="dro", out=str(tmp_path/"out"))
-    assert F.toy(**options) == 0 and not F.LEDGER.exists()
-    assert F.toy(**options, record=True) == 0 and numbers(F.LEDGER) == numbers(tmp_path/"out"/"runs.jsonl") and len(read_rows(F.LEDGER)) == 1
+    assert F.toy(**options) == 0 and not F.RUNS.exists()
+    assert F.toy(**options, record=True) == 0 and numbers(F.RUNS) == numbers(tmp_path/"out"/"runs.jsonl") and len(read_rows(F.RUNS)) == 1
     for bad, message in ((dict(what="cats"), "no laboratory 'cats'"), (dict(losses="triplet"), "no loss 'triplet'"), (dict(rates="0.9"), "rate 0.9 of 30 negatives")):
         with pytest.raises(ValueError, match=message): F.toy(**options | bad)
 

@@ -1,5 +1,5 @@
 "Reading image data past everything that goes wrong with downloads, and views against torchvision."
-import errno, hashlib, io, os, pickle, tarfile, threading
+import errno, gzip, hashlib, io, os, pickle, tarfile, threading
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,12 +12,14 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from scipy.stats import ks_2samp
 from torch.testing import assert_close
+from torchvision.datasets import cifar as torchvision_cifar
+from torchvision.datasets import stl10 as torchvision_stl10
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as TF
 
 from contrastive_nb import images as im
 from contrastive_nb.core import stream
-from contrastive_nb.images import CIFAR10, REGIMES, DataError, NoData, Views, crop_boxes, fetch, load_images, read_source, resized_crop, to_float
+from contrastive_nb.images import CIFAR10, CIFAR100, REGIMES, SOURCES, STL10, DataError, NoData, Views, crop_boxes, fetch, find_copy, load_images, read_source, resized_crop, to_float
 
 CLASSES = ("cat", "dog", "frog")
 N = {"train": 4, "test": 2}
@@ -50,13 +52,14 @@ def batches():
     return out
 
 def pack(files, folder="mini-batches-py"):
+    "The bytes of an archive, the same at any time of day."
     f = io.BytesIO()
-    with tarfile.open(fileobj=f, mode="w:gz") as tar:
+    with tarfile.open(fileobj=f, mode="w") as tar:
         for name, content in files.items():
             info = tarfile.TarInfo(f"{folder}/{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    return f.getvalue()
+    return gzip.compress(f.getvalue(), mtime=0)
 
 def spec_of(files, blob, **kw):
     return replace(CIFAR10, name="mini", classes=CLASSES, train=N["train"], test=N["test"], folder="mini-batches-py", archive="mini.tar.gz", size=len(blob), md5=hashlib.md5(blob).hexdigest(),
@@ -141,7 +144,7 @@ def test_bad_folder(tmp_path, own_cache, kind, message):
 
 def test_missing_root_and_unknown_name(tmp_path):
     with pytest.raises(NoData, match="--root or CONTRASTIVE_NB_DATA"): load_images("mini", tmp_path/"nowhere", SPEC)
-    with pytest.raises(DataError, match="no data set 'cifar100'; there are cifar10, digits"): load_images("cifar100", tmp_path)
+    with pytest.raises(DataError, match="no data set 'cifar11'; there are cifar10, cifar100, stl10, digits"): load_images("cifar11", tmp_path)
     with pytest.raises(NoData, match="contrastive-nb data fetch"): load_images("cifar10")
 
 def test_variable_names_the_copy(tmp_path, monkeypatch):
@@ -197,6 +200,180 @@ def test_missing_and_cut_batches(tmp_path):
     for name, (_, b) in files.items(): (tmp_path/name).write_bytes(b)
     with pytest.raises(DataError, match="test_batch: "): read_source(tmp_path, spec)
 
+# ---------------------------------------------------------------- CIFAR-100 and STL-10, in miniatures of the same layout
+
+NAMES = ("cat", "dog")
+
+def small_pixels(split, size):
+    g = np.random.default_rng(len(split))
+    return g.integers(0, 256, (2*N[split], 3, size, size), dtype=np.uint8), np.arange(2*N[split]) % 2
+
+def mini100(names=NAMES, labels=None):
+    "Files and Source: two classes, one pickle per split, coarse labels that must not be read."
+    files = {"meta": old_pickle({b"fine_label_names": [n.encode() for n in names], b"coarse_label_names": [b"animals"]})}
+    for split in N:
+        x, y = small_pixels(split, 32)
+        files[split] = old_pickle({b"filenames": [b"a.png"]*len(x), b"batch_label": b"", b"fine_labels": (labels or y.tolist())[:len(x)], b"coarse_labels": [0]*len(x), b"data": x.reshape(len(x), -1)})
+    rows = tuple((split, name, hashlib.md5(files[name]).hexdigest()) for split, name, _ in CIFAR100.batches)
+    return files, spec_like(CIFAR100, files, rows)
+
+def mini_stl(names=NAMES, cut=0, label=None):
+    "Files and Source: labels from 1, channels column by column, unlabelled images that must not be read; by option a few bytes or a label spoilt before the checksums are taken."
+    files = {"class_names.txt": "\n".join(names).encode() + b"\n", "unlabeled_X.bin": b"x"*1000, "fold_indices.txt": b"0 1\n"}
+    for split in N:
+        x, y = small_pixels(split, 96)
+        files[f"{split}_X.bin"], files[f"{split}_y.bin"] = x.transpose(0, 1, 3, 2).tobytes(), (y + 1).astype(np.uint8).tobytes()
+    if cut: files["train_X.bin"] = files["train_X.bin"][:-cut]
+    if label is not None: files["test_y.bin"] = bytes([label]) + files["test_y.bin"][1:]
+    rows = tuple((split, name, md5 and hashlib.md5(files[name]).hexdigest()) for split, name, md5 in STL10.batches)
+    return files, spec_like(STL10, files, rows)
+
+def spec_like(source, files, rows):
+    blob = pack(files, source.folder)
+    return replace(source, classes=NAMES, train=N["train"], test=N["test"], size=len(blob), md5=hashlib.md5(blob).hexdigest(), batches=rows, urls=())
+
+def unpack(root, files, spec):
+    (root/spec.folder).mkdir(parents=True)
+    for name, content in files.items(): (root/spec.folder/name).write_bytes(content)
+    return root
+
+def test_sources_are_torchvisions():
+    "Names, checksums and numbers that torchvision states, and the sizes of the downloads."
+    assert list(SOURCES) == ["cifar10", "cifar100", "stl10"] and [s.size for s in SOURCES.values()] == [170498071, 169001437, 2640397119]
+    for s, theirs in ((CIFAR100, torchvision_cifar.CIFAR100), (STL10, torchvision_stl10.STL10)):
+        assert (s.folder, s.archive, s.md5, s.urls) == (theirs.base_folder, theirs.filename, theirs.tgz_md5, (theirs.url,)) and s.digest == ""
+        known = {**dict(theirs.train_list), **dict(theirs.test_list), "meta": torchvision_cifar.CIFAR100.meta["md5"]}
+        assert all(md5 == known[name] for split, name, md5 in s.batches if name != "class_names.txt") and "unlabeled_X.bin" not in [name for _, name, _ in s.batches]
+    assert [len(s.classes)*s.train for s in SOURCES.values()] == [50000, 50000, 5000] and [len(s.classes)*s.test for s in SOURCES.values()] == [10000, 10000, 8000]
+
+@pytest.mark.parametrize("mini, size", [(mini100, 32), (mini_stl, 96)])
+def test_every_layout_of_the_other_two(tmp_path, mini, size):
+    files, spec = mini()
+    (tmp_path/"a").mkdir()
+    (tmp_path/"a"/spec.archive).write_bytes(pack(files, spec.folder))
+    unpack(tmp_path/"b", files, spec)
+    for split in N:
+        for i, (x, c) in enumerate(zip(*small_pixels(split, size))):
+            (folder := tmp_path/"c"/split/NAMES[c]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(x.transpose(1, 2, 0)).save(folder/f"{i}.png")
+    found = [read_source(tmp_path/p, spec) for p in ("a", f"a/{spec.archive}", "b", f"b/{spec.folder}", "c")]
+    assert [d.origin for d in found] == ["official archive"]*2 + ["official batches"]*2 + ["PNG folder"] # in which train/ and test/ are no batches
+    assert len({d.digest for d in found}) == 1 and found[0].train_x.shape == (8, 3, size, size) and found[0].train_x.is_contiguous()
+    assert load_images(spec.name, tmp_path/"a", spec).digest == load_images(spec.name, tmp_path/"a", spec).digest == found[0].digest
+
+@pytest.mark.parametrize("mini, theirs, module", [(mini100, torchvision_cifar.CIFAR100, torchvision_cifar), (mini_stl, torchvision_stl10.STL10, torchvision_stl10)])
+def test_torchvision_reads_the_same(tmp_path, monkeypatch, mini, theirs, module):
+    "Torchvision's own readers, their checksums switched off, find the same images with the same labels in the same files."
+    monkeypatch.setattr(module, "check_integrity", lambda *a: True)
+    files, spec = mini()
+    data = read_source(unpack(tmp_path, files, spec), spec)
+    for split in N:
+        other = theirs(str(tmp_path), **(dict(split=split) if mini is mini_stl else dict(train=split == "train")))
+        assert tuple(other.classes) == spec.classes
+        pairs = [(int(y), np.asarray(image).transpose(2, 0, 1).tobytes()) for image, y in other]
+        assert sorted(pairs) == sorted((y.item(), x.numpy().tobytes()) for x, y in zip(data.tensors[f"{split}_x"], data.tensors[f"{split}_y"]))
+
+@pytest.mark.parametrize("made, message", [
+    (mini100(labels=[0, 1, 2] + [0]*5), "cifar-100-python/train has label 2, not one of 0 to 1"), (mini100(labels=[-1]*8), "train has label -1, not one of 0 to 1"),
+    (mini100(labels=[0]*7), r"cifar-100-python/train has 24,576 bytes of pixels, not 21,504 for 7 labels"),
+    (mini100(names=("dog", "cat")), "cifar-100-python/meta: class 0 is 'dog', not 'cat'"), (mini100(names=("cat", "dog", "frog")), "meta: class 2 is 'frog', not None"),
+    (mini_stl(label=0), "stl10_binary/test has label 0, not one of 1 to 2"), (mini_stl(label=3), "stl10_binary/test has label 3, not one of 1 to 2"),
+    (mini_stl(cut=1), "stl10_binary/train has 221,183 bytes of pixels, not 221,184 for 8 labels"), (mini_stl(cut=3*96*96), "train has 193,536 bytes of pixels, not 221,184"),
+    (mini_stl(label=2), "test should have 2 images of each class, but has 1 of cat, 3 of dog"), (mini_stl(names=("cat",)), "class_names.txt: class 1 is None, not 'dog'")])
+def test_wrong_contents_with_right_checksums(tmp_path, made, message):
+    files, spec = made
+    (tmp_path/spec.archive).write_bytes(pack(files, spec.folder))
+    for root in (tmp_path, unpack(tmp_path/"folder", files, spec)):
+        with pytest.raises(DataError, match=message): read_source(root, spec)
+
+@pytest.mark.parametrize("mini, one, other", [(mini100, "train", "meta"), (mini_stl, "test_X.bin", "train_y.bin")])
+def test_missing_and_damaged_files_of_the_other_two(tmp_path, mini, one, other):
+    files, spec = mini()
+    folder = unpack(tmp_path, files, spec)/spec.folder
+    (folder/one).write_bytes(files[one][:-1])
+    with pytest.raises(DataError, match=f"{spec.folder}/{one} has MD5 {hashlib.md5(files[one][:-1]).hexdigest()}, not {hashlib.md5(files[one]).hexdigest()}"): read_source(tmp_path, spec)
+    (folder/other).unlink()
+    with pytest.raises(DataError, match=f"{spec.folder} lacks {other}"): read_source(tmp_path, spec)
+
+@pytest.mark.parametrize("mini", [mini100, mini_stl])
+def test_bad_archives_of_the_other_two(tmp_path, mini):
+    files, spec = mini()
+    blob = pack(files, spec.folder)
+    for bad, message in ((blob[:-1], f"is truncated: {len(blob) - 1:,} of {len(blob):,} bytes"), (blob[:-9] + b"x" + blob[-8:], f"has MD5 .* not {spec.md5}")):
+        (tmp_path/spec.archive).write_bytes(bad)
+        with pytest.raises(DataError, match=message): load_images(spec.name, tmp_path, spec)
+
+def test_class_names_without_a_checksum_may_be_absent(tmp_path):
+    files, spec = mini_stl()
+    del files["class_names.txt"]
+    assert read_source(unpack(tmp_path, files, spec), spec).classes == NAMES
+
+def test_unlabelled_images_are_never_in_memory(tmp_path, monkeypatch):
+    files, spec = mini_stl()
+    (tmp_path/spec.archive).write_bytes(pack(files, spec.folder))
+    extract, names = tarfile.TarFile.extractfile, []
+    monkeypatch.setattr(tarfile.TarFile, "extractfile", lambda self, member: names.append(Path(member.name).name) or extract(self, member))
+    read_source(tmp_path, spec)
+    assert sorted(names) == ["class_names.txt", "test_X.bin", "test_y.bin", "train_X.bin", "train_y.bin"]
+
+@pytest.mark.parametrize("name", ["train", "meta"])
+def test_no_pickle_of_cifar100_runs_code(tmp_path, name):
+    target, (files, spec) = tmp_path/"made-by-a-pickle", mini100()
+    files[name] = old_pickle({b"data": Payload(os.mkdir, str(target)), b"fine_label_names": []})
+    rows = tuple((split, n, hashlib.md5(files[n]).hexdigest()) for split, n, _ in spec.batches)
+    with pytest.raises(DataError, match=f"cifar-100-python/{name}: a data file must not name (posix|nt).mkdir"): read_source(unpack(tmp_path, files, spec), replace(spec, batches=rows))
+    assert not target.exists()
+
+def test_names_of_a_hundred_classes_are_cut_short(tmp_path):
+    write_pngs(tmp_path)
+    [p.rename(p.with_name("apple")) for p in tmp_path.glob("*/cat")]
+    [p.unlink() for c in ("dog", "frog") for p in tmp_path.glob(f"*/{c}/*")]
+    with pytest.raises(DataError, match="has 4 of apple, 0 of aquarium_fish, .* 0 of bottle, ...$"): read_source(tmp_path, CIFAR100)
+
+# ---------------------------------------------------------------- one folder, or one variable, for all copies
+
+def test_one_folder_holds_all(tmp_path, monkeypatch, own_cache):
+    "An archive, an unpacked folder and PNGs under the data set's name, side by side; the order of the questions does not matter."
+    shelf, (files100, spec100), (files_stl, spec_stl) = tmp_path/"shelf", mini100(), mini_stl()
+    unpack(shelf, files100, spec100)
+    (shelf/spec_stl.archive).write_bytes(pack(files_stl, spec_stl.folder))
+    write_pngs(shelf/"mini")
+    monkeypatch.setenv("CONTRASTIVE_NB_DATA", str(shelf))
+    assert [find_copy(s) for s in (spec100, spec_stl, SPEC)] == [shelf/"cifar-100-python", shelf/"stl10_binary.tar.gz", shelf/"mini"]
+    assert [load_images(s.name, spec=s).origin for s in (spec100, spec_stl, SPEC)] == ["official batches", "official archive", "PNG folder"]
+    with monkeypatch.context() as m: # a fourth copy beside them leaves their caches alone
+        (shelf/"more").mkdir()
+        m.setattr(im, "read_source", lambda *a: pytest.fail("read again"))
+        assert load_images("mini", spec=SPEC).name == "mini"
+    next((shelf/"mini").glob("train/cat/*.png")).unlink()
+    with pytest.raises(DataError, match="has 3 of cat"): load_images("mini", spec=SPEC)
+    with pytest.raises(DataError, match="shelf holds neither cifar-10-python.tar.gz, .* data fetch --name cifar10"): load_images("cifar10")
+
+def test_a_copy_comes_before_what_lies_inside(tmp_path):
+    write_pngs(tmp_path/"mini")
+    assert find_copy(SPEC, tmp_path) == tmp_path/"mini"
+    write_pngs(tmp_path)
+    assert find_copy(SPEC, tmp_path) == tmp_path
+    unpack(tmp_path, {k: b for k, (_, b) in FILES.items()}, SPEC)
+    assert find_copy(SPEC, tmp_path) == tmp_path/"mini-batches-py" # the official names, before anything else
+
+def test_variable_then_download(tmp_path, monkeypatch, own_cache):
+    "A variable that names another data set's archive hides neither the download, nor that there is none."
+    files, spec = mini100()
+    (tmp_path/CIFAR10.archive).write_bytes(b"another data set")
+    monkeypatch.setenv("CONTRASTIVE_NB_DATA", str(tmp_path/CIFAR10.archive))
+    with pytest.raises(DataError, match="cifar-10-python.tar.gz holds neither cifar-100-python.tar.gz, .*; .*cifar-100-python.tar.gz does not exist"): find_copy(spec)
+    own_cache.mkdir()
+    (own_cache/spec.archive).write_bytes(pack(files, spec.folder))
+    assert find_copy(spec) == own_cache/spec.archive
+    with pytest.raises(NoData, match="nowhere does not exist"): find_copy(spec, tmp_path/"nowhere") # a root that was named is the only place
+
+@pytest.mark.parametrize("name", ["cifar100", "stl10"])
+def test_data_command_knows_the_other_two(capsys, name):
+    im.data_command("where", name)
+    assert f"{name} is missing" in (out := capsys.readouterr().out) and f"data fetch --name {name}" in out
+    with pytest.raises(NoData, match=f"{name} is missing"): im.data_command("verify", name)
+
 # ---------------------------------------------------------------- the cache
 
 def test_cache_is_used_and_follows_its_source(tmp_path, own_cache, monkeypatch):
@@ -230,7 +407,7 @@ class Server(BaseHTTPRequestHandler):
     def do_GET(self):
         kind, start = self.path.strip("/"), 0
         self.server.asked.append((kind, self.headers.get("Range")))
-        blob = b"<html>gone</html>" if kind == "liar" else bytes(len(BLOB)) if kind == "noise" else BLOB
+        blob = b"<html>gone</html>" if kind == "liar" else bytes(len(BLOB)) if kind == "noise" else self.server.blob
         if kind == "dead": return self.send_error(503)
         if (r := self.headers.get("Range")) and kind not in ("no-range", "noise"):
             start = int(r.removeprefix("bytes=").rstrip("-"))
@@ -244,7 +421,7 @@ class Server(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     s = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    s.asked, s.url = [], lambda kind: f"http://127.0.0.1:{s.server_port}/{kind}"
+    s.asked, s.blob, s.url = [], BLOB, lambda kind: f"http://127.0.0.1:{s.server_port}/{kind}"
     threading.Thread(target=s.serve_forever, daemon=True).start()
     yield s
     s.shutdown()
@@ -267,6 +444,18 @@ def test_broken_transfer_goes_on_at_the_next_call(server, own_cache):
     with pytest.raises(DataError, match="is truncated: 300 of .* bytes"): fetch(mirrors(server, "breaks"), timeout=5)
     assert (own_cache/"mini.tar.gz.part").stat().st_size == 300 and not (own_cache/"mini.tar.gz").exists()
     assert fetch(mirrors(server, "good"), timeout=5).read_bytes() == BLOB and server.asked[-1] == ("good", "bytes=300-")
+
+@pytest.mark.parametrize("mini", [mini100, mini_stl])
+def test_fetch_of_the_other_two_goes_on(server, own_cache, monkeypatch, mini):
+    "The whole way, by command: a broken transfer, the next call continues it, the archive is verified and read."
+    files, spec = mini()
+    server.blob = pack(files, spec.folder)
+    monkeypatch.setitem(im.SOURCES, spec.name, replace(spec, urls=(server.url("breaks"),)))
+    with pytest.raises(DataError, match="is truncated: 300 of"): im.data_command("fetch", spec.name)
+    im.data_command("fetch", spec.name, url=server.url("good"))
+    assert server.asked == [("breaks", None), ("good", "bytes=300-")] and (own_cache/spec.archive).read_bytes() == server.blob
+    im.data_command("verify", spec.name)
+    assert load_images(spec.name).origin == "official archive"
 
 def test_server_without_ranges_starts_over(server, own_cache):
     own_cache.mkdir()
@@ -308,8 +497,14 @@ def test_data_command(tmp_path, own_cache, server, monkeypatch, capsys):
     assert "is missing" in capsys.readouterr().out
     im.data_command("fetch", "mini", url=server.url("dead"))
     im.data_command("verify", "mini")
-    im.data_command("verify", "mini", root=str(write_pngs(tmp_path/"png")))
-    assert server.asked[0][0] == "dead" and capsys.readouterr().out.count("complete and correct") == 2
+    assert server.asked[0][0] == "dead" and "complete and correct" in capsys.readouterr().out
+    im.data_command("where", "mini")
+    assert f"{own_cache/'mini.tar.gz'} is there" in capsys.readouterr().out
+    im.data_command("verify", "mini", root=str(write_pngs(tmp_path/"png"))) # without a fingerprint, PNGs can only be counted
+    assert "complete, but no fingerprint is known" in capsys.readouterr().out
+    monkeypatch.setitem(im.SOURCES, "mini", replace(SPEC, digest=read_source(tmp_path/"png", SPEC).digest))
+    im.data_command("verify", "mini", root=str(tmp_path/"png"))
+    assert "complete and correct" in capsys.readouterr().out
     with pytest.raises(DataError, match="no action 'burn'; there are where, fetch, verify"): im.data_command("burn", "mini")
     with pytest.raises(DataError, match="no data set 'maxi'"): im.data_command("where", "maxi")
 
@@ -392,7 +587,7 @@ def test_views_are_drawn_image_by_image():
     x = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8, generator=stream(0)).expand(64, -1, -1, -1)
     for regime in ("all", "crop", "all-but-crop"):
         v = REGIMES[regime](x, stream(1))
-        assert v.dtype == torch.float32 and 0 <= v.min() and v.max() <= 1 and len(v.flatten(1).unique(dim=0)) > 40
+        assert v.dtype == torch.float32 and 0 <= v.min() and v.max() < 1 + 1e-6 and len(v.flatten(1).unique(dim=0)) > 40
         assert torch.equal(v, REGIMES[regime](x, stream(1))) and not torch.equal(v, REGIMES[regime](x, stream(2)))
     assert torch.equal(Views(crop=False, flip=0., jitter=0., grey=0.)(x, stream(0)), to_float(x))
     flipped = Views(crop=False, jitter=0., grey=0.)(x, stream(3))
@@ -405,6 +600,6 @@ def test_views_leave_the_global_generator_alone():
     Views()(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), stream(0))
     assert torch.equal(before, torch.get_rng_state())
 
-@pytest.mark.parametrize("kw, message", [(dict(flip=-.1), "Views.flip"), (dict(grey=2.), "Views.grey"), (dict(min_scale=0.), "min_scale"), (dict(min_scale=1.5), "min_scale"), (dict(hue=.6), "Views.hue")])
+@pytest.mark.parametrize("kw, message", [(dict(flip=-.1), "Views.flip"), (dict(grey=2.), "Views.grey"), (dict(min_scale=0.), "min_scale"), (dict(min_scale=1.5), "min_scale"), (dict(hue=.6), "Views.hue"), (dict(blur=2.), "Views.blur"), (dict(erase=-1.), "Views.erase"), (dict(blur_kernel=4), "odd number of pixels, not 4")])
 def test_bad_views(kw, message):
     with pytest.raises(ValueError, match=message): Views(**kw)

@@ -179,7 +179,7 @@ def test_a_killed_command_goes_on_along_the_same_curve(tmp_path):
     assert torch.equal(whole.curve[:goal], half.curve[:goal])
 
 def test_the_command(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(synthetic, "LEDGER", tmp_path/"package.jsonl")
+    monkeypatch.setattr(synthetic, "RUNS", tmp_path/"package.jsonl")
     monkeypatch.setitem(synthetic.PROTOCOLS, "slow", tiny)
     monkeypatch.setitem(synthetic.SHARED, "slow", dict(negatives=8, anchors_per_slice=8))
     monkeypatch.setattr(synthetic.estimate_loss, "__defaults__", (1,))

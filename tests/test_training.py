@@ -125,7 +125,7 @@ def test_checkpoint_gives_the_encoder_back(finished, data):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_path, data, monkeypatch):
     count, genuine = iter(range(1000)), losses.nt_xent
-    monkeypatch.setattr(losses, "nt_xent", lambda *z, **kw: genuine(*z, **kw)*(math.nan if next(count) >= 12 else 1))
+    monkeypatch.setitem(FAMILY, "nt_xent", lambda *z, **kw: genuine(*z, **kw)*(math.nan if next(count) >= 12 else 1))
     with pytest.raises(TrainingError, match="the loss is nan at step 12;"): go(SMALL, data, tmp_path, save_every=0)
     assert read_checkpoint(tmp_path/SMALL.key/"checkpoint.safetensors")[0]["step"] == "12"
     count = iter(range(1000))
@@ -141,7 +141,7 @@ def test_every_loss_of_the_family_trains(name, data):
 
 def test_loss_is_float32_and_pairs_the_views(data, monkeypatch):
     seen = []
-    monkeypatch.setattr(losses, "nt_xent", lambda z1, z2, temperature: seen.append((z1, z2, temperature)) or losses.info_nce(z1, z2, temperature))
+    monkeypatch.setitem(FAMILY, "nt_xent", lambda z1, z2, temperature: seen.append((z1, z2, temperature)) or losses.info_nce(z1, z2, temperature))
     same = replace(SMALL, precision="bf16", epochs=1, views=Views(crop=False, flip=0., jitter=0., grey=0.), temperature=.3)
     go(same, data)
     assert all(a.dtype == b.dtype == torch.float32 and a.shape == (128, 32) and t == .3 for a, b, t in seen)
@@ -182,7 +182,9 @@ def test_bad_names(data):
 def test_everything_that_changes_a_number_changes_the_key():
     changes = dict(data="x", encoder="mlp", width=1, projection=1, loss="adnce", temperature=.1, loss_options="a=1", views=Views(flip=.1), plain_anchor=True, batch=1, epochs=1,
         learning_rate=1., weight_decay=1., warmup=.2, precision="fp32", seed=1)
-    assert set(changes) == set(TrainConfig().as_dict()) and len({replace(TrainConfig(), **{k: v}).key for k, v in changes.items()} | {TrainConfig().key}) == len(changes) + 1
+    oracle = TrainConfig(loss="info_nce", negatives=8)
+    keys = {replace(TrainConfig(), **{k: v}).key for k, v in changes.items()} | {TrainConfig().key, oracle.key, replace(oracle, false_negatives=.5).key}
+    assert {*changes, "negatives", "false_negatives"} == set(TrainConfig().as_dict()) and len(keys) == len(changes) + 3
 
 # ---------------------------------------------------------------- encoders
 
@@ -195,7 +197,7 @@ def test_sizes(name, count):
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_one_channel(name, data):
-    e = build_encoder(name, (1, 8, 8), stream(0), width=0 if "resnet" in name else 8)
+    e = build_encoder(name, (1, 8, 8), stream(0), width={"convnet": 8, "mlp": 8, "vit": 64, "vit-patch8": 64}.get(name, 0))
     assert extract(e, data.test_x[:4]).shape == (4, e.dim)
 
 def test_resnet_is_torchvisions():
@@ -258,7 +260,7 @@ def test_train_command_falls_back_on_the_digits_and_says_so(bare, capsys):
     rows = read_rows(bare/"runs"/"runs.jsonl")
     assert len(rows) == 1 and rows[0]["data"]["name"] == rows[0]["config"]["data"] == "digits" and rows[0]["data"]["digest"] == digits().digest # the same run gives way to itself
     assert str(bare) not in (bare/"runs"/"runs.jsonl").read_text() # no place of this machine
-    probe_command(str(bare/"runs"/rows[0]["run"]/"checkpoint.safetensors"), device="cpu")
+    probe_command(str(bare/"runs"/rows[0]["key"]/"checkpoint.safetensors"), device="cpu")
     assert f"linear {100*rows[0]['trained']['linear']:.2f} %" in capsys.readouterr().out
 
 def test_several_seeds_and_a_ledger_elsewhere(bare):

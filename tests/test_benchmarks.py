@@ -1,0 +1,148 @@
+"Contenders that compute the same thing, tables and bars from rows whose ratios are known, the command. Nothing here asks for speed."
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from contrastive_nb import benchmarks
+from contrastive_nb.benchmarks import CONTENDERS, KEY, STEPS, VIEWS, apart, bars, bench, lightly_steps, measure_training, measure_views, noise_images, our_steps, present, ratios, speeds
+from contrastive_nb.core import read_rows, stream
+from contrastive_nb.images import digits
+from contrastive_nb.training import PRESETS, start, train
+
+def need(contender):
+    if not present(contender): pytest.skip(f"{contender} is not installed: pip install 'contrastive_nb[peers]'")
+
+RIVALS = [(loss, c) for loss, makers in CONTENDERS.items() for c in makers if c != "contrastive_nb"]
+
+@pytest.mark.parametrize("loss, contender", RIVALS)
+def test_losses_agree_in_value_and_gradient(loss, contender):
+    need(contender)
+    def both(c):
+        views = [torch.randn(24, 8, generator=stream(1, loss, v), dtype=torch.double).requires_grad_() for v in (1, 2)]
+        value = CONTENDERS[loss][c]()(*views, .3)
+        return value.detach(), *torch.autograd.grad(value, views)
+    for theirs, ours in zip(both(contender), both("contrastive_nb"), strict=True): assert_close(theirs, ours, rtol=1e-4, atol=1e-9)
+
+@pytest.mark.parametrize("contender", VIEWS)
+def test_views_have_one_shape_and_range(contender):
+    need(contender)
+    x = noise_images(16).train_x
+    v = VIEWS[contender]()(x)
+    assert type(v) is torch.Tensor and v.shape == x.shape and v.dtype == torch.float32
+    assert 0 <= v.min() < .1 and .9 < v.max() <= 1
+    assert not torch.equal(v[0], v[1]) and not torch.equal(v, x/255)
+
+def digits_in_colour():
+    d = digits()
+    return replace(d, train_x=d.train_x[:64].expand(-1, 3, -1, -1).contiguous())
+
+def test_our_steps_are_those_of_train():
+    "Five steps of the benchmark's loop give the weights of `train`, bit by bit, in the precision and memory format of the default."
+    data, config = digits(), replace(PRESETS["digits"], width=8, epochs=1, precision="bf16")
+    *_, last = our_steps(config, data)
+    whole = train(config, data, device="cpu", progress=False).encoder
+    assert all(torch.equal(v, whole.state_dict()[k]) for k, v in last.state_dict().items())
+
+def test_lightly_starts_from_our_weights_and_leaves_the_global_generator_alone():
+    need("lightly")
+    data, config, before = digits_in_colour(), replace(PRESETS["digits"], width=8, batch=16), torch.get_rng_state()
+    steps = lightly_steps(config, data, workers=1, rate=0.)
+    still = next(steps)
+    steps.close()
+    for theirs, ours in zip(still.backbone.parameters(), start(config, data).encoder.backbone.parameters(), strict=True): assert torch.equal(theirs, ours)
+    assert still.head.layers[-2].out_features == config.projection and torch.equal(torch.get_rng_state(), before)
+    steps = lightly_steps(config, data, workers=1)
+    moved = next(steps)
+    steps.close()
+    assert not torch.equal(next(moved.backbone.parameters()), next(still.backbone.parameters()))
+
+@pytest.mark.parametrize("contender", STEPS)
+@pytest.mark.parametrize("precision, channels_last", [("bf16", True), ("fp32", False)])
+def test_memory_format_goes_with_precision(contender, precision, channels_last):
+    need(contender)
+    steps = STEPS[contender](replace(PRESETS["digits"], width=8, batch=16, precision=precision), digits_in_colour(), 1)
+    encoder, seen = next(steps), []
+    encoder.backbone[3].register_forward_hook(lambda m, i, o: seen.append((i[0].dtype, o.dtype, i[0].is_contiguous(memory_format=torch.channels_last))))
+    next(steps)
+    steps.close()
+    weight = encoder.backbone[3].weight
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last and weight.dtype == torch.float32
+    assert all(o == dtype and c == channels_last for _, o, c in seen) and len(seen) == (1 if contender == "contrastive_nb" else 2)
+
+def test_a_row_of_each_measurement():
+    threads = torch.get_num_threads()
+    try: rows = [measure_views("contrastive_nb", batch=8, repeats=1, threads=1), measure_training("contrastive_nb", "fp32", "convnet", batch=8, repeats=1, threads=1, images=64)]
+    finally: torch.set_num_threads(threads)
+    assert [r["what"] for r in rows] == ["views", "training"] and all(r["images_per_second"] > 0 and r["batch"] == 8 and r["threads"] == 1 for r in rows)
+
+# ---------------------------------------------------------------- tables
+
+def loss_row(contender, ms, n=4096, mb=1.): return dict(loss="nt_xent", contender=contender, n=n, milliseconds=ms, megabytes=mb)
+def step_row(contender, precision, speed, encoder="resnet18-stock"): return dict(what="training", encoder=encoder, contender=contender, precision=precision, images_per_second=speed)
+
+def test_ratios_are_theirs_over_ours():
+    table = ratios([loss_row("contrastive_nb", 2.), loss_row("lightly", 30.), loss_row("contrastive_nb", 1., n=256), loss_row("lightly", 4., n=256)]).set_index(["n", "contender"]).times_slower
+    assert table.to_dict() == {(256, "contrastive_nb"): 1, (256, "lightly"): 4, (4096, "contrastive_nb"): 1, (4096, "lightly"): 15}
+
+def test_speeds_are_ours_over_theirs():
+    rows = [step_row("contrastive_nb", "bf16", 400.), step_row("contrastive_nb", "fp32", 200.), step_row("lightly", "bf16", 160.), step_row("lightly", "fp32", 100.)]
+    table = speeds(rows + [r | dict(encoder="convnet", images_per_second=10*r["images_per_second"]) for r in rows]).set_index(["encoder", "contender", "precision"])
+    for e in ("convnet", "resnet18-stock"):
+        assert table.loc[e].times_slower.to_dict() == {("contrastive_nb", "bf16"): 1, ("contrastive_nb", "fp32"): 2, ("lightly", "bf16"): 2.5, ("lightly", "fp32"): 4}
+        assert table.loc[e].at_equal_precision.to_dict() == {("contrastive_nb", "bf16"): 1, ("contrastive_nb", "fp32"): 1, ("lightly", "bf16"): 2.5, ("lightly", "fp32"): 2}
+    assert "at_equal_precision" not in speeds([dict(what="views", contender="contrastive_nb", images_per_second=1.)])
+
+@pytest.mark.parametrize("rows, measured, met", [
+    ([loss_row("contrastive_nb", 10.), loss_row("plain PyTorch", 50.)], 5, True),
+    ([loss_row("contrastive_nb", 10.), loss_row("plain PyTorch", 49.)], 4.9, False),
+    ([loss_row("contrastive_nb", 10.), loss_row("lightly", 80.)], 8, True),
+    ([loss_row("contrastive_nb", 10., n=256), loss_row("pytorch-metric-learning", 1990., n=256)], 199, False),
+    ([loss_row("contrastive_nb", 10., n=8192, mb=119.)], 119, True),
+    ([loss_row("contrastive_nb", 10., n=8192, mb=121.)], 121, False),
+    ([step_row("contrastive_nb", "bf16", 100., "convnet"), step_row("lightly", "fp32", 51., "convnet")], 1.96, False),
+    ([step_row("contrastive_nb", "bf16", 100.), step_row("lightly", "fp32", 40.)], 2.5, True),
+    ([step_row("contrastive_nb", "bf16", 100.), step_row("lightly", "bf16", 80.)], 1.25, True),
+    ([step_row("contrastive_nb", "fp32", 100.), step_row("lightly", "fp32", 100.)], 1, False),
+    ([dict(what="views", contender=c, images_per_second=s) for c, s in (("contrastive_nb", 60.), ("torchvision v2, tensors", 10.), ("torchvision v2, PIL images", 15.))], 4, False), # the faster of the two counts
+    ([dict(what="accuracy", contender=c, accuracy=a) for c, a in (("contrastive_nb", 98.), ("contrastive_nb", 96.), ("lightly", 97.5))], -.5, False), # the mean over seeds
+])
+def test_bars(rows, measured, met):
+    [row] = bars(rows).to_dict("records")
+    assert row["measured"] == measured and row["met"] == met
+
+def test_bars_of_all_rows_together():
+    "No row of one benchmark hides or moves a bar of another; a bar without rows is left out."
+    rows = [loss_row("contrastive_nb", 1., n, 100.) for n in (256, 4096, 8192)] + [loss_row(c, 9., 4096) for c in ("plain PyTorch", "lightly")] + [loss_row("pytorch-metric-learning", 300., 256)]
+    rows += [dict(what="views", contender=c, images_per_second=s) for c, s in (("contrastive_nb", 60.), ("torchvision v2, tensors", 10.), ("torchvision v2, PIL images", 12.), ("lightly", 1.))]
+    rows += [step_row(c, p, s, e) for e in ("convnet", "resnet18-stock") for c, p, s in (("contrastive_nb", "bf16", 300.), ("contrastive_nb", "fp32", 150.), ("lightly", "bf16", 200.), ("lightly", "fp32", 100.))]
+    rows += [dict(what="accuracy", contender=c, accuracy=a) for c, a in (("contrastive_nb", 98.), ("lightly", 97.), ("contrastive_nb, rate 0.005", 97.), ("lightly, our views, rate 0.5", 99.))]
+    assert bars(rows).measured.tolist() == [9, 9, 300, 100, 5, 3, 3, 1.5, 1.5, 1, -2] and bars(rows).met.tolist() == [True]*10 + [False]
+    assert len(bars(rows[:6])) == 4 and len(bars([])) == 0
+
+# ---------------------------------------------------------------- the command
+
+def test_what_can_be_measured_is_named():
+    with pytest.raises(ValueError, match="nothing to measure called 'lunch': choose losses, views, training, accuracy"): bench("lunch")
+
+@pytest.mark.processes
+def test_a_failure_in_the_other_process_says_which():
+    with pytest.raises(RuntimeError, match="'nobody'.*failed: KeyError"): apart(measure_views, contender="nobody", threads=1)
+
+def test_bench_records_every_row_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmarks, "LEDGER", tmp_path/"rows.jsonl")
+    asked = []
+    def pretend(f, **settings):
+        asked.append(settings)
+        return {"measure_views": dict(what="views", images_per_second=2.), "measure_training": dict(what="training", images_per_second=3.),
+                "measure_accuracy": dict(what="accuracy", images=1, accuracy=50.), "measure": dict(milliseconds=1., megabytes=None)}[f.__name__] | settings
+    monkeypatch.setattr(benchmarks, "apart", pretend)
+    for what in ("losses", "views", "training", "accuracy", "views"): assert bench(what, sizes="256,512", seeds=2, threads=3, record=True) == 0
+    rows = read_rows(tmp_path/"rows.jsonl")
+    names = [tuple(r.get(k) for k in KEY) for r in rows]
+    assert len(set(names)) == len(names) == len(asked) - sum(present(c) for c in VIEWS)
+    assert all(s["threads"] == 3 for s in asked) and not any(s["contender"] == "pytorch-metric-learning" and s["n"] > 256 for s in asked)
+    assert all(r["threads"] == 3 and set(r["peers"]) == set(benchmarks.PACKAGES) for r in rows)
+    assert "images/s" in capsys.readouterr().out
