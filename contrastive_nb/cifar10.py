@@ -240,7 +240,7 @@ def grid_figure(
 )->Figure: # Two panels
     "Linear probe of three encoders under three regimes of views, ours at the small budget on the left, the paper's figure on the right."
     f = cifar_frame("grid", budget)
-    fig, axes = plt.subplots(1, 2, figsize=(7.4, 2.9), layout="constrained")
+    fig, axes = plt.subplots(1, 2, figsize=(6.4, 2.6), layout="constrained")
     style = dict(x="regime", y="linear", hue="encoder", hue_order=list(FIGURE_3.index), order=list(REGIMES), palette="colorblind")
     sns.pointplot(f.assign(encoder=f.encoder.map(NAMES)), errorbar="se", dodge=.2, markersize=4, linewidth=1.2, ax=axes[0], **style)
     sns.pointplot(FIGURE_3.rename_axis("encoder").reset_index().melt("encoder", var_name="regime", value_name="linear"), dodge=.2, markersize=4, linewidth=1.2, ax=axes[1], legend=False, **style)
@@ -348,7 +348,7 @@ def false_figure(
     "Linear probe against temperature at each rate of false negatives, mean and standard error over seeds."
     f = cifar_frame("false-negatives", budget)
     fig, ax = plt.subplots(figsize=(4.8, 3), layout="constrained")
-    sns.lineplot(f.rename(columns={"false_negatives": "rate"}), x="temperature", y="linear", hue="rate", palette="viridis", errorbar="se", marker="o", ms=4, ax=ax)
+    sns.lineplot(f.rename(columns={"false_negatives": "rate"}), x="temperature", y="linear", hue="rate", palette="viridis", errorbar="se", err_style="bars", marker="o", ms=4, ax=ax)
     ax.axhline(f["untrained linear"].mean(), ls=":", c="k", lw=1)
     ax.set(xscale="log", ylabel="linear probe (%)")
     ax.set_xticks(sorted(f.temperature.unique()), [f"{t:g}" for t in sorted(f.temperature.unique())])
@@ -372,7 +372,7 @@ def lengths_figure(
     f = cifar_frame("lengths", budget)
     long = f.melt(["images", "seed"], ["linear", "knn"], "probe", "accuracy")
     fig, ax = plt.subplots(figsize=(4.5, 2.8), layout="constrained")
-    sns.lineplot(long, x="images", y="accuracy", hue="probe", palette="colorblind", errorbar="se", marker="o", ms=4, ax=ax)
+    sns.lineplot(long, x="images", y="accuracy", hue="probe", palette="colorblind", errorbar="se", err_style="bars", marker="o", ms=4, ax=ax)
     for name, colour in zip(("linear", "knn"), sns.color_palette("colorblind")): ax.axhline(f[f"untrained {name}"].mean(), ls=":", c=colour, lw=1)
     ax.set(xscale="log", xlabel="images seen", ylabel="accuracy (%)")
     ax.legend(frameon=False, fontsize=8)
@@ -404,7 +404,7 @@ def map_figure(
     "t-SNE of the features of test images; colours are classes, which neither the encoder nor the map has seen."
     keep = slice(None, None, max(1, len(data.test_x)//n))
     place = TSNE(random_state=0, init="pca").fit_transform(normalize(extract(encoder, data.test_x[keep]), dim=1).numpy())
-    fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
+    fig, ax = plt.subplots(figsize=(4.2, 3), layout="constrained")
     sns.scatterplot(x=place[:, 0], y=place[:, 1], hue=[data.classes[c] for c in data.test_y[keep].tolist()], hue_order=data.classes, palette=sns.color_palette("husl", len(data.classes)), s=10, lw=0, ax=ax)
     ax.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, .5))
     ax.axis("off")
