@@ -12,9 +12,8 @@ __all__ = ['GRID', 'LOSSES', 'TRIALS', 'TUNING_SEED', 'FALSE', 'PHI', 'LENGTHS',
 
 # %% ../nbs/80_cifar10.ipynb #fe11e2ff
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -27,14 +26,14 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .core import RUNS, Check, above, below, draws, equal, missing_runs, pick_device, read_rows, run_rows, settle, settles, stream
+from .core import RUNS, Check, above, draws, equal, missing_runs, pick_device, read_rows, run_rows, settles, stream
 from .encoders import Encoder
-from .images import CIFAR10, REGIMES, Images, Views, digits, load_images, mosaic, to_float
-from .inductive import TABLE_1, whitened_discrepancy
+from .images import CIFAR10, REGIMES, Images, Views, load_images, mosaic, to_float
+from .inductive import whitened_discrepancy
 from .metrics import knn_accuracy
 from .probes import extract, linear_probe
 from .sweeps import sweep
-from .training import PRESETS, TrainConfig, train
+from .training import TrainConfig
 
 # %% ../nbs/80_cifar10.ipynb #20e40832
 GRID = {"slow": dict(encoders={"convnet": 32, "vit-patch8": 64, "mlp": 512}, seeds=3, recipe=dict(epochs=1., batch=256, learning_rate=1e-3)),
@@ -267,7 +266,7 @@ def div_cifar()->Iterator[Check]:
     for other in ("all-but-crop", "crop"):
         w = widening(grid, other)
         yield above(f"growth of the lead from all to {other}, points, mean less two standard errors", w.mean() - 2*w.sem(), 0)
-        yield above(f"the same in the paper's Figure 3", widening(FIGURE_3.stack().to_frame().T, other).item(), 0, role="printed")
+        yield above(f"the same to {other} in the paper's Figure 3", widening(FIGURE_3.stack().to_frame().T, other).item(), 0, role="printed")
     yield equal("runs on the genuine pixels, of nine cells and three seeds", genuine("grid"), 27, 0, role="control")
     best = f.groupby(["encoder", "regime"]).linear.mean().groupby("encoder").max()
     yield above("best regime less the untrained encoder, least over encoders, points", (best - f.groupby("encoder")["untrained linear"].mean()).min(), 0, role="control")

@@ -11,13 +11,13 @@ __all__ = ['CIFAR10', 'CIFAR100', 'STL10', 'SOURCES', 'READERS', 'REGIMES', 'fin
            'mosaic']
 
 # %% ../nbs/70_images.ipynb #f8d3b00d
-import errno, hashlib, http.client, io, json, os, pickle, shutil, tarfile, urllib.request, warnings
+import errno, hashlib, http.client, io, json, os, pickle, tarfile, urllib.request, warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
-from math import log, pi, prod
+from math import log, prod
 from pathlib import Path
 
 import numpy as np

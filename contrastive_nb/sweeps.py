@@ -6,7 +6,6 @@
 __all__ = ['run_apart', 'sweep']
 
 # %% ../nbs/74_sweep.ipynb #0cf62917
-import contextlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path

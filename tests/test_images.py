@@ -1,7 +1,6 @@
 "Reading image data past everything that goes wrong with downloads, and views against torchvision."
 import errno, gzip, hashlib, io, os, pickle, tarfile, threading
 from dataclasses import replace
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
