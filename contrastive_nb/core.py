@@ -175,10 +175,10 @@ def missing_runs(
     ledgers:list[Path], # Where finished runs may be
 )->list[str]: # Keys that no ledger holds, in order
     "What remains to be run. A wanted row that one ledger holds and another lacks is copied."
-    known, wanted = {r["key"]: r for path in ledgers for r in run_rows(kind, path)}, set(keys)
-    for path in ledgers:
-        have = {r["key"] for r in run_rows(kind, path)}
-        if new := [r for k, r in known.items() if k in wanted - have]: replace_rows(path, new, key=("kind", "key"))
+    held, wanted = {path: {r["key"]: r for r in run_rows(kind, path)} for path in ledgers}, set(keys)
+    known = {k: r for rows in held.values() for k, r in rows.items()}
+    for path, rows in held.items():
+        if new := [r for k, r in known.items() if k in wanted - rows.keys()]: replace_rows(path, new, key=("kind", "key"))
     return [k for k in keys if k not in known]
 
 # %% ../nbs/00_core.ipynb #2b89b807
