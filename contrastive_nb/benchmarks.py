@@ -35,7 +35,7 @@ from .encoders import Encoder, build_encoder, stack
 from .images import Images, Views, digits
 from .losses import clip_loss, info_nce, nt_xent
 from .probes import extract, linear_accuracy
-from .training import PRESETS, TrainConfig, batch_views, loss_function, start, train, update
+from .training import PRESETS, TrainConfig, start, steps, train
 
 # %% ../nbs/81_benchmarks.ipynb #805c162b
 def plain_nt_xent(
@@ -222,19 +222,13 @@ class PilImages(Dataset):
     def __getitem__(self, i:int)->tuple: return self.transform(Image.fromarray(self.x[i])), 0
 
 def our_steps(
-    config:TrainConfig, # The run; "fp32" stands for contiguous memory, too
+    config:TrainConfig, # The run
     data:Images, # Its data
     workers:int=0, # Not used: views are made in this process
 )->Iterator[Encoder]: # The encoder after every step
     "The loop of `train`, one step for every `next`."
-    memory = torch.channels_last if config.precision == "bf16" else torch.contiguous_format
-    state, loss = start(config, data), loss_function(config.loss, config.temperature)
-    state.encoder.to(memory_format=memory).train()
-    while state.step < len(state.curve):
-        epoch, position = divmod(state.step, state.per_epoch)
-        if position == 0: order = torch.randperm(len(data.train_x), generator=stream(config.seed, "order", epoch))
-        update(state, batch_views(config, data, state.step, order, position).contiguous(memory_format=memory), loss)
-        yield state.encoder
+    state = start(config, data)
+    for _ in steps(state, data): yield state.encoder
 
 def lightly_steps(
     config:TrainConfig, # Encoder, projection, batch, temperature, precision ("fp32" with contiguous memory, "bf16" with channels_last) and seed are read
@@ -250,6 +244,7 @@ def lightly_steps(
     half, (c, h, w) = config.precision == "bf16", data.train_x.shape[1:]
     memory = torch.channels_last if half else torch.contiguous_format
     encoder = build_encoder(config.encoder, (c, h, w), stream(config.seed, "weights"), config.width, projection=0)
+    for m in encoder.modules(): vars(m).pop("forward", None) # torchvision's convolutions instead of `small_map_conv`
     with torch.random.fork_rng(devices=[]): # the head can only be drawn from the global generator
         torch.manual_seed(config.seed)
         encoder.head = SimCLRProjectionHead(encoder.dim, encoder.dim, config.projection)
@@ -269,7 +264,7 @@ STEPS = {"contrastive_nb": our_steps, "lightly": lightly_steps}
 # %% ../nbs/81_benchmarks.ipynb #e206b6de
 def measure_training(
     contender:str, # A key of `STEPS`
-    precision:str, # "bf16" with channels_last, or "fp32" with contiguous memory
+    precision:str, # "bf16" or "fp32"
     encoder:str, # One of `ENCODERS`
     batch:int=256, # Images per step
     repeats:int=5, # Timed pairs of steps
@@ -278,14 +273,14 @@ def measure_training(
 )->dict: # A row: images per second of the whole step
     "Images per second of one contender's training in this process."
     torch.set_num_threads(threads)
-    steps = STEPS[contender](TrainConfig(encoder=encoder, batch=batch, precision=precision), noise_images(images), min(8, threads))
-    for _ in range(4): next(steps)
+    run = STEPS[contender](TrainConfig(encoder=encoder, batch=batch, precision=precision), noise_images(images), min(8, threads))
+    for _ in range(4): next(run)
     def seconds()->float:
         begin = time.perf_counter()
-        next(steps), next(steps)
+        next(run), next(run)
         return time.perf_counter() - begin
     pairs = [seconds() for _ in range(repeats)]
-    steps.close()
+    run.close()
     return dict(what="training", contender=contender, precision=precision, encoder=encoder, batch=batch, threads=threads, images_per_second=round(2*batch/median(pairs), 1))
 
 # %% ../nbs/81_benchmarks.ipynb #1ed67312
@@ -307,8 +302,8 @@ def lightly_training(
     "lightly's example for as many steps as ours, with its normalisation as the first layer."
     from lightly.transforms.utils import IMAGENET_NORMALIZE
     total = len(start(config, data).curve)
-    for encoder in islice(steps := lightly_steps(config, data, workers, **recipe), total): pass
-    steps.close()
+    for encoder in islice(run := lightly_steps(config, data, workers, **recipe), total): pass
+    run.close()
     encoder.backbone = stack(encoder.dim, Normalize(**IMAGENET_NORMALIZE), *encoder.backbone)
     return encoder.eval()
 
@@ -359,8 +354,8 @@ def bars(
         ("views: times faster than torchvision v2 image by image", 5, lambda: min(views("tensors"), views("PIL images"))),
         ("a step with the convnet: times faster than lightly's example", 2, lambda: step("convnet", "bf16", "fp32")),
         ("a step with ResNet-18: times faster than lightly's example", 2, lambda: step("resnet18-stock", "bf16", "fp32")),
-        ("a step with ResNet-18, both bf16 and channels_last: times faster", 1.2, lambda: step("resnet18-stock", "bf16", "bf16")),
-        ("a step with ResNet-18, both fp32 and contiguous: times faster", 1.2, lambda: step("resnet18-stock", "fp32", "fp32")),
+        ("a step with ResNet-18, both bf16: times faster", 1.2, lambda: step("resnet18-stock", "bf16", "bf16")),
+        ("a step with ResNet-18, both fp32: times faster", 1.2, lambda: step("resnet18-stock", "fp32", "fp32")),
         ("accuracy at equal images: points above lightly's example", 0, lambda: above("contrastive_nb", "lightly")),
         ("accuracy, both with a better learning rate and equal views: points above lightly", 0, lambda: above("contrastive_nb, rate 0.005", "lightly, our views, rate 0.5"))]
     table = []

@@ -8,7 +8,6 @@ import torch.distributed as dist
 
 from contrastive_nb import probes, training
 from contrastive_nb.cli import main
-from contrastive_nb.core import stream
 from contrastive_nb.images import digits
 from contrastive_nb.training import PRESETS, batch_loss, batch_views, share, start, train, update
 
@@ -21,8 +20,7 @@ def step(config, data):
     "Loss, gradients and buffers after one step, with the network in float64 (the loss is in float32, always)."
     state = start(config, data)
     state.encoder.double().train()
-    where = (config, data, 0, torch.randperm(len(data.train_x), generator=stream(config.seed, "order", 0)), 0)
-    value = update(state, share(batch_views(*where)).double(), batch_loss(*where))
+    value = update(state, share(batch_views(config, data, 0)).double(), batch_loss(config, data, 0))
     return dict(loss=value), {k: p.grad for k, p in state.encoder.named_parameters()}, dict(state.encoder.named_buffers())
 
 class Killed(Exception): pass

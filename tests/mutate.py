@@ -62,13 +62,12 @@ def child(module, text):
     code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not processes", *(str(ROOT/"tests"/t) for t in TESTS[module])])
     os._exit(0 if code == 0 else 1)
 
-def survives(statuses, pids, block):
-    "Collect finished children."
-    while pids:
-        pid, status = os.waitpid(-1, 0 if block else os.WNOHANG)
-        if not pid: return
-        statuses[pids.pop(pid)] = status
-        if block: return
+def collect(statuses, pids, todo, controls):
+    "Wait for one child; a mutant that survives is told at once."
+    pid, status = os.wait()
+    statuses[i := pids.pop(pid)] = status
+    module, row, line, old, new, _ = todo[i]
+    if i >= controls and status == 0: print(f"survived: {module}.py:{row}  {old!r} -> {new!r}   {line}", flush=True)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -86,16 +85,15 @@ def main():
     todo = [(m, 0, "unchanged", "", "", "") for m in args.only] + todo # the tests must pass on the code as it is
     statuses, pids, start = {}, {}, time.time()
     for i, (module, *_, text) in enumerate(todo):
-        if len(pids) >= args.jobs: survives(statuses, pids, True)
+        if len(pids) >= args.jobs: collect(statuses, pids, todo, len(args.only))
         if (pid := os.fork()) == 0: child(module, text)
         pids[pid] = i
         if sys.stderr.isatty(): print(f"\r{i+1}/{len(todo)} {module}, {time.time()-start:.0f} s ", end="", file=sys.stderr)
-    while pids: survives(statuses, pids, True)
+    while pids: collect(statuses, pids, todo, len(args.only))
     broken = [todo[i][0] for i in range(len(args.only)) if statuses[i] != 0]
     if broken: sys.exit(f"the tests of {', '.join(broken)} fail without any change")
-    survivors = [todo[i] for i in range(len(args.only), len(todo)) if statuses[i] == 0]
-    for module, row, line, old, new, _ in survivors: print(f"survived: {module}.py:{row}  {old!r} -> {new!r}   {line}")
-    print(f"{len(todo) - len(args.only) - len(survivors)} mutants found, {len(survivors)} survived, {len(EQUIVALENT)} equivalent, in {time.time()-start:.0f} s")
-    sys.exit(bool(survivors))
+    survivors = sum(statuses[i] == 0 for i in range(len(args.only), len(todo)))
+    print(f"{len(todo) - len(args.only) - survivors} mutants found, {survivors} survived, {len(EQUIVALENT)} equivalent, in {time.time()-start:.0f} s")
+    sys.exit(survivors > 0)
 
 if __name__ == "__main__": main()

@@ -59,9 +59,11 @@ def test_lightly_starts_from_our_weights_and_leaves_the_global_generator_alone()
     assert not torch.equal(next(moved.backbone.parameters()), next(still.backbone.parameters()))
 
 @pytest.mark.parametrize("contender", STEPS)
-@pytest.mark.parametrize("precision, channels_last", [("bf16", True), ("fp32", False)])
-def test_memory_format_goes_with_precision(contender, precision, channels_last):
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_precision_and_memory_format_of_the_contenders(contender, precision):
+    "Ours keeps channels_last always, the peer in bf16 only, as its example has contiguous memory in float32."
     need(contender)
+    channels_last = contender == "contrastive_nb" or precision == "bf16"
     steps = STEPS[contender](replace(PRESETS["digits"], width=8, batch=16, precision=precision), digits_in_colour(), 1)
     encoder, seen = next(steps), []
     encoder.backbone[3].register_forward_hook(lambda m, i, o: seen.append((i[0].dtype, o.dtype, i[0].is_contiguous(memory_format=torch.channels_last))))
@@ -71,6 +73,16 @@ def test_memory_format_goes_with_precision(contender, precision, channels_last):
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last and weight.dtype == torch.float32
     assert all(o == dtype and c == channels_last for _, o, c in seen) and len(seen) == (1 if contender == "contrastive_nb" else 2)
+
+def test_the_peer_keeps_torchvisions_convolutions():
+    need("lightly")
+    data, config = digits_in_colour(), replace(PRESETS["digits"], width=0, encoder="resnet18-stock", batch=16)
+    replaced = {}
+    for contender in STEPS:
+        run = STEPS[contender](config, data, 1)
+        replaced[contender] = sum("forward" in vars(m) for m in next(run).modules())
+        run.close()
+    assert replaced == {"contrastive_nb": 16, "lightly": 0}
 
 def test_a_row_of_each_measurement():
     threads = torch.get_num_threads()

@@ -1,6 +1,7 @@
 "The loop, its resume after kill -9, checkpoints that cannot be trusted, encoders, and probes of frozen encoders."
 import math, os, pickle, signal, subprocess, sys, time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from contrastive_nb.core import read_rows, stream
 from contrastive_nb.encoders import ENCODERS, build_encoder, initialise, parameter_count
 from contrastive_nb.images import DataError, NoData, Views, digits
 from contrastive_nb.probes import extract, linear_accuracy, load_or_digits, probe, probe_command, runs_frame, train_command
-from contrastive_nb.training import (FAMILY, PRESETS, CheckpointError, TrainConfig, TrainingError, batch_views, load_encoder, loss_function, read_checkpoint, restore, save_checkpoint,
-    schedule, start, train, update)
+from contrastive_nb.training import (FAMILY, PRESETS, CheckpointError, TrainConfig, TrainingError, batch_rows, batch_views, load_encoder, loss_function, read_checkpoint, restore, save_checkpoint,
+    schedule, start, steps, train, update)
 
 SMALL = replace(PRESETS["digits"], width=8, batch=128, epochs=4) # 40 steps
 
@@ -57,13 +58,8 @@ def test_kill_9_and_resume_is_bitwise(tmp_path, data):
 def test_every_step_is_resumable(tmp_path, data, run):
     "Also at the first and the last step of an epoch."
     for stop in (1, 10, 39):
-        state, loss = start(SMALL, data), loss_function("nt_xent", SMALL.temperature)
-        state.encoder.train()
-        order = None
-        while state.step < stop:
-            epoch, position = divmod(state.step, state.per_epoch)
-            if position == 0: order = torch.randperm(len(data.train_x), generator=stream(SMALL.seed, "order", epoch))
-            update(state, batch_views(SMALL, data, state.step, order, position), loss)
+        state = start(SMALL, data)
+        for _ in islice(steps(state, data), stop): pass
         save_checkpoint(tmp_path/str(stop)/SMALL.key/"checkpoint.safetensors", state, data)
         resumed = go(SMALL, data, tmp_path/str(stop))
         assert resumed.steps_here == 40 - stop and torch.equal(resumed.curve, run.curve)
@@ -148,11 +144,17 @@ def test_loss_is_float32_and_pairs_the_views(data, monkeypatch):
     assert all(torch.equal(a, b) for a, b, _ in seen) # identical views, identical rows: nothing was shuffled in between
 
 def test_plain_anchor(data):
-    c, order = replace(SMALL, plain_anchor=True), torch.arange(len(data.train_x))
-    first, second = batch_views(c, data, 0, order, 1).chunk(2)
-    assert torch.equal(first, data.train_x[128:256].float()/255) and not torch.equal(second, first)
-    first, second = batch_views(SMALL, data, 0, order, 1).chunk(2)
-    assert not torch.equal(first, second) and not torch.equal(first, data.train_x[128:256].float()/255)
+    plain = data.train_x[batch_rows(SMALL, data, 1)].float()/255
+    first, second = batch_views(replace(SMALL, plain_anchor=True), data, 1).chunk(2)
+    assert torch.equal(first, plain) and not torch.equal(second, first)
+    first, second = batch_views(SMALL, data, 1).chunk(2)
+    assert not torch.equal(first, second) and not torch.equal(first, plain)
+
+def test_an_epoch_shows_every_image_at_most_once(data):
+    "Ten batches of 128 out of 1348 images; the next epoch has another order."
+    seen = torch.cat([batch_rows(SMALL, data, t) for t in range(10)])
+    assert len(seen) == 1280 == len(seen.unique()) and 0 <= seen.min() and seen.max() < len(data.train_x)
+    assert not torch.equal(batch_rows(SMALL, data, 10), batch_rows(SMALL, data, 0)) and not torch.equal(batch_rows(replace(SMALL, seed=1), data, 0), batch_rows(SMALL, data, 0))
 
 def test_schedule_and_decay(data):
     assert schedule(0, 100, .1) == .1 and schedule(9, 100, .1) == schedule(10, 100, .1) == 1. and 0 < schedule(99, 100, .1) < 1e-3
