@@ -8,12 +8,13 @@ __all__ = ['GRID', 'LOSSES', 'TRIALS', 'TUNING_SEED', 'FALSE', 'PHI', 'LENGTHS',
            'split_probe', 'phi_measure', 'hours_left', 'experiment', 'regime_name', 'cifar_frame', 'paired',
            'grid_frame', 'widening', 'grid_figure', 'genuine', 'div_cifar', 'losses_frame', 'leads', 'losses_figure',
            'fairness', 'adnce_cifar', 'spec_kernels_cifar', 'false_figure', 'phi_frame', 'lengths_figure',
-           'neighbours_figure', 'map_figure']
+           'neighbours_figure', 'map_figure', 'picture']
 
 # %% ../nbs/80_cifar10.ipynb #fe11e2ff
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from statistics import median
 
@@ -26,14 +27,14 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .core import RUNS, Check, above, draws, equal, missing_runs, pick_device, read_rows, run_rows, settles, stream
+from .core import RUNS, Check, above, draws, equal, missing_runs, pick_device, read_rows, run_rows, settles, stream, write_atomic
 from .encoders import Encoder
 from .images import CIFAR10, REGIMES, Images, Views, load_images, mosaic, to_float
 from .inductive import whitened_discrepancy
 from .metrics import knn_accuracy
 from .probes import extract, frozen, linear_probe
 from .sweeps import sweep
-from .training import TrainConfig
+from .training import TrainConfig, load_encoder
 
 # %% ../nbs/80_cifar10.ipynb #20e40832
 GRID = {"slow": dict(encoders={"convnet": 32, "vit-patch8": 64, "mlp": 512}, seeds=3, recipe=dict(epochs=1., batch=256, learning_rate=1e-3)),
@@ -397,7 +398,23 @@ def map_figure(
     keep = slice(None, None, max(1, len(data.test_x)//n))
     place = TSNE(random_state=0, init="pca").fit_transform(normalize(extract(encoder, data.test_x[keep]), dim=1).numpy())
     fig, ax = plt.subplots(figsize=(4.2, 3), layout="constrained")
-    sns.scatterplot(x=place[:, 0], y=place[:, 1], hue=[data.classes[c] for c in data.test_y[keep].tolist()], hue_order=data.classes, palette=sns.color_palette("husl", len(data.classes)), s=10, lw=0, ax=ax)
+    sns.scatterplot(x=place[:, 0], y=place[:, 1], hue=[data.classes[c] for c in data.test_y[keep].tolist()], hue_order=data.classes, palette="tab10" if len(data.classes) <= 10 else "husl", s=10, lw=0, ax=ax)
     ax.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, .5))
     ax.axis("off")
     return fig
+
+def picture(
+    checkpoint:str, # A checkpoint of `contrastive-nb train` or `sweep`
+    root:str="", # Copy of the data it was trained on (default: as for train)
+    out:str="pictures", # Folder for neighbours.png and map.png
+    device:str="auto", # auto, cpu, cuda, mps
+)->None:
+    "Draw the nearest neighbours and a map of test images, as a trained encoder sees them. The PNGs carry the keys of run and data."
+    encoder, config, meta = load_encoder(checkpoint)
+    data = load_images(config.data, root or None)
+    encoder.to(pick_device(device))
+    for name, draw in dict(neighbours=neighbours_figure, map=map_figure).items():
+        fig, png = draw(encoder, data), BytesIO()
+        fig.savefig(png, format="png", dpi=150, metadata=dict(run=config.key, step=meta["step"], data=data.digest))
+        plt.close(fig)
+        print(write_atomic(Path(out)/f"{name}.png", png.getvalue()))

@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("contrastive_nb.probes", "train_command", "train an encoder on images and probe it"),
     "probe": ("contrastive_nb.probes", "probe_command", "kNN and linear probe of a trained encoder"),
     "sweep": ("contrastive_nb.cifar10", "experiment", "run one of the CIFAR-10 experiments: many configurations, resumable"),
+    "picture": ("contrastive_nb.cifar10", "picture", "draw nearest neighbours and a map of a trained encoder"),
     "data": ("contrastive_nb.images", "data_command", "fetch, verify and locate the image data"),
     "bench": ("contrastive_nb.benchmarks", "bench", "measure speed and memory side by side with other libraries"),
 }

@@ -50,7 +50,7 @@ def mlp(
     hidden = [m for a, b in zip(sizes, sizes[1:]) for m in (nn.Linear(a, b), nn.BatchNorm1d(b), nn.GELU())]
     return stack(dim, nn.Flatten(), *hidden, nn.Linear(width, dim))
 
-# %% ../nbs/71_encoders.ipynb #89bf96ff
+# %% ../nbs/71_encoders.ipynb #71smallmap
 def small_map_conv(
     m:nn.Conv2d, # Padding half its odd kernel; without bias, groups and dilation
     x:Tensor, # (n, c, h, w)
@@ -63,6 +63,7 @@ def small_map_conv(
     y = linear(x.permute(0, 2, 3, 1).flatten(1), dense.flatten(2).flatten(0, 1))
     return y.view(n, -(-h//s), -(-w//t), -1).permute(0, 3, 1, 2)
 
+# %% ../nbs/71_encoders.ipynb #89bf96ff
 def resnet(
     shape:tuple[int,int,int], # (c, h, w) of the images
     width:int=64, # Only 64 exists

@@ -278,10 +278,11 @@ def chi2_worst(
     real = l != -math.inf
     m,x = real.sum(1, keepdim=True, dtype=l.dtype),l.sort(1, descending=True).values
     rank = torch.arange(1, l.shape[1]+1, dtype=l.dtype, device=l.device).expand_as(l)
-    level = torch.where(rank <= m, x, 0.).cumsum(1)/rank + 2 - 2*m/rank
+    level = x.cumsum(1)/rank + 2 - 2*m/rank
     support = ((x > level-2) & (rank <= m)).sum(1, keepdim=True).clamp(min=1)
-    q = torch.where(real, (1 + (torch.where(real, l, 0.)-level.gather(1, support-1))/2).relu(), 0.)
-    return ((q*torch.where(real, l, 0.) - torch.where(real, (q-1)**2, 0.)).sum(1)/m[:,0])
+    value = torch.where(real, l, 0.)
+    q = torch.where(real, (1 + (value-level.gather(1, support-1))/2).relu(), 1.)
+    return (q*value - (q-1)**2).sum(1)/m[:,0]
 
 def cvar_worst(
     l:Tensor, # (n, m) logits, -inf where excluded

@@ -134,9 +134,9 @@ def safe_walk(a:Tensor, c:Tensor, plan:Plan)->tuple[Tensor,Tensor|None]:
 
 # %% ../nbs/02b_streaming.ipynb #fd2e963c
 def back_walk(a:Tensor, c:Tensor, plan:Plan, g:Tensor, v:Tensor, shift:float|None, kept:dict)->tuple[Tensor,Tensor|None]:
-    "Gradients of sum_i g_i Lambda_i; `v` holds row sums over e^shift, or their logarithms where `shift` is None."
+    "Gradients of sum_i g_i Lambda_i, none for frozen candidates; `v` holds row sums over e^shift, or their logarithms where `shift` is None."
     ga,buffer = torch.zeros_like(a),buffer_for(a, plan)
-    gc = ga if c is a else torch.zeros_like(c)
+    gc = ga if c is a else torch.zeros_like(c) if c.requires_grad else None
     h = g if shift is None else g/v
     for i,t in enumerate(plan.tiles):
         mirror = c is a and t.rows == t.cols # the tile is its own transpose
@@ -149,24 +149,23 @@ def back_walk(a:Tensor, c:Tensor, plan:Plan, g:Tensor, v:Tensor, shift:float|Non
             w = exp_(w.sub_(v[t.rows,None])).mul_(h[t.rows,None]).add_(other)
         else: w.mul_(h[t.rows,None]+h[t.cols] if both else h[t.rows,None])
         ga[t.rows].addmm_(w, c[t.cols])
-        if not mirror: gc[t.cols].addmm_(w.T, a[t.rows])
+        if not (mirror or gc is None): gc[t.cols].addmm_(w.T, a[t.rows])
     return ga,(None if c is a else gc)
 
 # %% ../nbs/02b_streaming.ipynb #41359673
 class LogSum(torch.autograd.Function):
-    "{eq}`eq-streaming-lse` by tiles; a second derivative goes through `dense`."
+    "{eq}`eq-streaming-lse` by tiles; a second derivative goes through `dense`. Products of the tiles are written into buffers, which autocast leaves alone."
     @staticmethod
     def forward(ctx, a, c, plan):
-        with torch.autocast(a.device.type, enabled=False):
-            shift,kept = max(0., plan.upper-70.),{}
-            v,u = fast_walk(a, c, plan, shift, kept)
-            sums = v if u is None else torch.stack([v, u])
-            low,high = torch.stack(sums.aminmax()).tolist()
-            if 1e-30 < low and high < math.inf: out = v.log() + shift - (0 if u is None else u.log())
-            else:
-                shift,kept = None,{}
-                v,u = safe_walk(a, c, plan)
-                out = v if u is None else v-u
+        shift,kept = max(0., plan.upper-70.),{}
+        v,u = fast_walk(a, c, plan, shift, kept)
+        sums = v if u is None else torch.stack([v, u])
+        low,high = torch.stack(sums.aminmax()).tolist()
+        if 1e-30 < low and high < math.inf: out = v.log() + shift - (0 if u is None else u.log())
+        else:
+            shift,kept = None,{}
+            v,u = safe_walk(a, c, plan)
+            out = v if u is None else v-u
         ctx.save_for_backward(a, c, v)
         ctx.plan,ctx.shift,ctx.kept = plan,shift,kept
         return out
@@ -174,10 +173,11 @@ class LogSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         a,c,v = ctx.saved_tensors
-        with torch.autocast(a.device.type, enabled=False):
-            if not torch.is_grad_enabled(): return *back_walk(a, c, ctx.plan, g, v, ctx.shift, ctx.kept), None
-            ga,gc = torch.autograd.grad(dense(a, c, ctx.plan), (a, c), g, create_graph=True, allow_unused=True)
-            return ga,(None if c is a else gc),None
+        if not torch.is_grad_enabled(): return *back_walk(a, c, ctx.plan, g, v, ctx.shift, ctx.kept), None
+        wanted = [x for x in {id(a): a, id(c): c}.values() if x.requires_grad]
+        with torch.autocast(a.device.type, enabled=False): grads = torch.autograd.grad(dense(a, c, ctx.plan), wanted, g, create_graph=True)
+        found = dict(zip(map(id, wanted), grads))
+        return found.get(id(a)),(None if c is a else found.get(id(c))),None
 
 # %% ../nbs/02b_streaming.ipynb #2bed6080
 def stream(

@@ -11,6 +11,7 @@ Three steps, none of which runs a cell (the outputs stored in the notebooks are 
      a table of the docments, or only the signature where `exports` shows the source below it;
    - `` `name` `` in the text becomes a link to that entry;
    - the table of contents and the page of all public names are made from the notebooks that exist;
+   - nbs/figures, pictures that a page cannot make without data, is copied;
 3. Sphinx builds docs/_src with docs/conf.py, warnings being errors.
 
 A directive that this file does not know, a picture without `fig-alt`, and output on stderr stop the build with a message."""
@@ -320,6 +321,9 @@ def prepare(root: Path) -> list[Page]:
         write("index.md", f"# {PACKAGE}\n\n" + (f":::{{list-table}}\n:widths: auto\n\n{rows}:::\n\n" if rows else "") + toc + "\n")
     for old in (*src.iterdir(), *(src/"interactive").glob("*")):
         if old.is_file() and old.relative_to(src).as_posix() not in written: old.unlink()
+    for picture in (root/"nbs"/"figures").glob("*.png"):
+        (src/"figures").mkdir(exist_ok=True)
+        shutil.copyfile(picture, src/"figures"/picture.name)
     if problems := [q for p in pages for q in p.problems]: sys.exit("\n".join(problems))
     return pages
 

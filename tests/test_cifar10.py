@@ -5,14 +5,16 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from contrastive_nb import cifar10
 from contrastive_nb.cifar10 import (EXPERIMENTS, FIGURE_3, TRIALS, TUNING_SEED, chosen_runs, cifar_frame, experiment, hours_left, leads, paired, phi_measure, regime_name,
     split_classes, split_probe, trial_runs, widening)
+from contrastive_nb.cli import main
 from contrastive_nb.core import stream
 from contrastive_nb.encoders import ENCODERS, build_encoder
 from contrastive_nb.images import REGIMES, Views, digits
-from contrastive_nb.training import TrainConfig, loss_function
+from contrastive_nb.training import PRESETS, TrainConfig, loss_function, train
 
 @pytest.mark.parametrize("budget", ["slow", "full"])
 @pytest.mark.parametrize("what", EXPERIMENTS)
@@ -67,6 +69,18 @@ def test_expected_time_is_known_only_from_runs():
     row = dict(config=run.as_dict(), steps=10, train_seconds=20., probe_seconds=5.)
     assert math.isnan(hours_left([run], [], 1)) and hours_left([], [], 2) == 0
     assert hours_left([run], [row], 2) == pytest.approx((2*195 + 5)/3600/2)
+
+def test_pictures_of_a_checkpoint_say_what_they_show(tmp_path, capsys):
+    data, config = digits(), replace(PRESETS["digits"], width=8, epochs=1)
+    run = train(config, data, tmp_path, device="cpu", progress=False)
+    assert main(["picture", str(run.path), "--out", str(tmp_path/"new"/"pictures"), "--device", "cpu"]) == 0
+    paths = [tmp_path/"new"/"pictures"/f"{name}.png" for name in ("neighbours", "map")]
+    assert capsys.readouterr().out.split() == list(map(str, paths))
+    for path in paths:
+        image = Image.open(path)
+        assert (image.text["run"], image.text["step"], image.text["data"]) == (config.key, str(len(run.curve)), data.digest) and min(image.size) > 300
+        assert len(image.convert("RGB").getcolors(10**6)) > 10 # not a blank sheet
+    assert main(["picture", str(tmp_path/"none.safetensors")]) == 1 and "no checkpoint at" in capsys.readouterr().err
 
 def test_bad_input_is_named(tmp_path):
     with pytest.raises(ValueError, match="no experiment 'tables'; there are grid, losses, false-negatives, phi, lengths"): experiment("tables")

@@ -3,7 +3,7 @@ import math
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
-from contrastive_nb.kernels import Concat, Cosine, Exponential, Gaussian, Product, Scaled, Sum, cosine, gaussian, laplacian, unit
+from contrastive_nb.kernels import Concat, Cosine, Exponential, Gaussian, Product, Scaled, Sum, cosine, diagnose, gaussian, laplacian, tracing, unit
 
 seeds = st.integers(0, 2**31-1)
 def rows(seed, *shape, dtype=torch.float64): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
@@ -90,6 +90,39 @@ def test_more_bad_temperatures():
     for T,e in ((torch.ones(2), ValueError), ("0.1", TypeError), (True, TypeError), (None, TypeError)):
         with pytest.raises(e, match="temperature"): cosine(torch.ones(2, 3), torch.ones(2, 3), T)
 
+@pytest.mark.parametrize("k", kernels, ids=str)
+def test_named_arguments_and_transforms(k):
+    x,y = rows(0, 2, 3, 4),rows(1, 2, 3, 4)
+    assert_close(k(y=y, temperature=.5, x=x), k(x, y, .5), rtol=0, atol=0)
+    assert_close(torch.func.vmap(lambda a, b: k(a, b, .5))(x, y), k(x, y, .5))
+
+def test_tracing_is_known():
+    seen = []
+    torch.func.grad(lambda x: seen.append(tracing()) or x.sum())(torch.ones(2))
+    assert seen == [True] and not tracing()
+
+def test_upper_bounds():
+    "What the streaming engine shifts by: tight for the cosine, zero for a distance."
+    x = rows(0, 5, 3)
+    for T in (.1, torch.tensor(.1, dtype=torch.float64)):
+        for k,bound in ((cosine, 10), (cosine.scaled(.5), 20), (cosine.scaled(2), 5), (gaussian, 0), (gaussian.scaled(2), 0)):
+            assert k.upper(T) == pytest.approx(bound) and k(x, x, T).max().item() == pytest.approx(bound)
+
+def test_unit_of_extreme_rows():
+    x = torch.tensor([[1e30, 1e-30], [0., -1e-30], [3., 4.]])
+    assert_close(unit(x), torch.tensor([[1., 0.], [0., -1.], [.6, .8]]))
+
+@pytest.mark.parametrize("value,word", [(0., "zero"), (math.nan, "nan"), (math.inf, "infinite")])
+def test_diagnosis_counts_rows_of_any_shape(value, word):
+    x = torch.ones(2, 4, 3); x[1,2],x[1,3] = value,value
+    with pytest.raises(ValueError, match=rf"x of shape \(2, 4, 3\): row \[1, 2\] is {word}.* \(2 such rows\)"): diagnose(x=x)
+    if value: # a part of the row suffices; a row of few zeros is no zero row
+        x = torch.ones(2, 4, 3); x[1,2,0] = value
+        with pytest.raises(ValueError, match=rf"row \[1, 2\] is {word}.* \(1 such rows\)"): diagnose(x=x)
+    else:
+        x = torch.ones(2, 4, 3); x[1,2,0] = x[0,1,1] = 0
+        diagnose(x=x)
+
 @pytest.mark.parametrize("value,word", [(0., "zero"), (math.nan, "nan"), (math.inf, "infinite")])
 def test_bad_values(value, word):
     x = torch.ones(4, 3); x[2] = value
@@ -97,5 +130,5 @@ def test_bad_values(value, word):
     assert unit(torch.zeros(1, 3)).isnan().all()
 
 def test_bad_kernels():
-    for f in (lambda: Exponential(0.), lambda: gaussian.scaled(-1), lambda: -1*gaussian, lambda: Sum((gaussian,), (1., 2.)), lambda: (laplacian|gaussian)(torch.ones(2, 3), torch.ones(2, 3))):
+    for f in (lambda: Exponential(0.), lambda: gaussian.scaled(-1), lambda: -1*gaussian, lambda: Sum((gaussian,), (1., 2.)), lambda: Sum((gaussian, laplacian), (1., 0.)), lambda: (laplacian|gaussian)(torch.ones(2, 3), torch.ones(2, 3))):
         with pytest.raises(ValueError): f()

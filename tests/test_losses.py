@@ -216,6 +216,35 @@ def test_functorch(name):
     got = torch.func.vmap(lambda a,b: call(a, b, .5))(torch.stack([z1, z2]), torch.stack([z2, 2*z1+z2]))
     assert_close(got, torch.stack([call(z1, z2, .5), call(z2, 2*z1+z2, .5)]))
 
+def test_chi2_adversary_by_hand():
+    "All mass on one candidate, on two, and a little everywhere: (3 x 100 - 4 - 1 - 1)/3, ..."
+    l = torch.tensor([[100., -math.inf, 0., 0.], [0., 0., -100., -math.inf], [.2, -.2, 0., -math.inf]], dtype=torch.float64, requires_grad=True)
+    worst = L.chi2_worst(l)
+    assert_close(worst, torch.tensor([98., -.5, .08/3/4], dtype=torch.float64))
+    g, = torch.autograd.grad(worst.sum(), l)
+    assert_close(g, torch.tensor([[1., 0., 0., 0.], [.5, .5, 0., 0.], [1.1/3, .9/3, 1/3, 0.]], dtype=torch.float64))
+    assert_close(L.chi2_worst(l[1:2, :3]), worst[1:2]) # what is excluded might as well not be there
+
+def test_debias_where_nothing_is_left():
+    "The share of false negatives takes more than all there is: the floor, with a finite gradient."
+    for excess in (.4, 3.):
+        x = [torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (excess-math.log(.9), 0.)]
+        out = L.debias(*x, torch.ones((), dtype=torch.float64), .5, .9)
+        assert out.item() == -2. and all(g.item() == 0 for g in torch.autograd.grad(out, x))
+
+def test_which_form():
+    z,negatives = torch.ones(64, 3),torch.ones(64, 5, 3)
+    assert L.SMALL == 64 and [L.pick_form("auto", cosine, z[:n], None, None) for n in (63, 64)] == ["matrix", "stream"]
+    assert [L.pick_form("auto", k, z, m, pool) for k,m,pool in ((laplacian, None, None), (cosine, negatives, None), (cosine, None, L.chi2_worst), (cosine, negatives[0], None))] == ["matrix"]*3 + ["stream"]
+    assert [L.pick_form(f, cosine, z[:n], None, None) for f in ("matrix", "stream") for n in (2, 64)] == ["matrix"]*2 + ["stream"]*2
+
+def test_number_of_candidates():
+    assert [L.n_candidates(5, c, None, None) for c in ("both", "cross", "one")] == [8, 4, 4] and L.n_candidates(5, "one", torch.ones(7, 3), None) == 7
+    ids,others = torch.tensor([0, 1, 0, 2, 0]),[2, 4, 2, 4, 2]
+    for c,want in (("one", others), ("cross", others*2), ("both", [2*k for k in others*2])):
+        assert L.n_candidates(5, c, None, ids).tolist() == want
+        assert torch.func.vmap(lambda i: L.n_candidates(5, c, None, i))(ids[None])[0].tolist() == want
+
 @pytest.mark.parametrize("name", ["info_nce", "nt_xent", "clip_loss", "adnce", "hard", "chi2 dro"])
 def test_compiles(name):
     call,(z1,z2) = cases[name][0],views(0, 70)
@@ -308,6 +337,22 @@ def test_pytorch_metric_learning_agrees():
     assert_close(pml.SupConLoss(temperature=.2)(z, label), L.multi_positive_info_nce(z, z, mate, .2, excluded=torch.eye(40, dtype=torch.bool)))
 
 # ---- bad input
+
+outside = {"spectral": L.spectral_contrastive, "spectral, all rows": lambda *z: L.spectral_contrastive(*z, unbiased=False), "generalized spectral": L.generalized_spectral, "alignment": L.alignment}
+
+@pytest.mark.parametrize("f", outside.values(), ids=outside)
+def test_views_outside_the_family(f):
+    "Both views are checked, lifted to the wider dtype, and named in a message."
+    z1,z2 = views(0, 5)
+    for a,b in ((z1.float(), z2), (z1, z2.float())):
+        assert f(a, b).dtype == torch.float64
+        assert_close(f(a, b), f(a.double(), b.double()), rtol=1e-12, atol=0)
+    for n,m in ((4, 5), (5, 4)):
+        with pytest.raises(ValueError, match=rf"views must pair up: \({n}, 4\) against \({m}, 4\)"): f(z1[:n], z2[:m])
+    for k,name in enumerate(("z1", "z2")):
+        bad = [z1.clone(), z2.clone()]
+        bad[k][3,1] = math.nan
+        with pytest.raises(ValueError, match=rf"{name} of shape \(5, 4\): row \[3\] is nan \(1 such"): f(*bad)
 
 named = [c[0] for c in cases.values()]
 ok = torch.ones(3, 2)+torch.eye(3, 2)

@@ -57,7 +57,10 @@ def test_fast_and_safe_agree():
 
 def test_fast_is_used_where_it_can():
     a = rows(0, 20, 4).requires_grad_()
-    assert stream(a, a, size=3).grad_fn.shift == 0. and stream(a, a, size=3, upper=100.).grad_fn.shift == 30.
+    low,high = stream(a, a, size=3),stream(a, a, size=3, upper=100.)
+    assert low.grad_fn.shift == 0. and high.grad_fn.shift == 30.
+    assert_close(low, dense(a, a, Plan(tiles("both", 10, 10), True)))
+    assert_close(high, low)
 
 def test_underflow_and_overflow_fall_back():
     for scale in (30., 1e-3):
@@ -92,6 +95,23 @@ def test_gradcheck_twice():
     f = lambda a,b: stream(a, b, "one", explicit=True, size=3)
     assert torch.autograd.gradcheck(f, (a, b)) and torch.autograd.gradgradcheck(f, (a, b))
 
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_one_side_frozen(frozen):
+    "Negatives from a queue have no gradient, first or second."
+    x = [rows(2, 6, 3).requires_grad_(),rows(3, 4, 3).requires_grad_()]
+    want = torch.autograd.grad(stream(*x, "one", explicit=True, size=3).sum(), x[1-frozen])[0]
+    x[frozen].requires_grad_(False)
+    f = (lambda y: stream(y, x[1], "one", explicit=True, size=3)) if frozen == 1 else lambda y: stream(x[0], y, "one", explicit=True, size=3)
+    assert_close(torch.autograd.grad(f(x[1-frozen]).sum(), x[1-frozen])[0], want)
+    assert torch.autograd.gradcheck(f, x[1-frozen]) and torch.autograd.gradgradcheck(f, x[1-frozen])
+
+def test_a_second_derivative_keeps_its_precision_under_autocast():
+    def second(a):
+        with torch.autocast("cpu", torch.bfloat16): g, = torch.autograd.grad(stream(a, a, size=3).sum(), a, create_graph=True)
+        return torch.autograd.grad(g.square().sum(), a)[0]
+    a = rows(0, 20, 4)
+    assert_close(second(a.float().requires_grad_()).double(), second(a.requires_grad_()), rtol=1e-4, atol=1e-4)
+
 def test_no_tiles_wait_without_a_gradient(monkeypatch):
     a = rows(0, 8, 3)
     plan = Plan(tiles("both", 4, 2), True, keep=0)
@@ -105,4 +125,6 @@ def test_no_tiles_wait_without_a_gradient(monkeypatch):
     stream(a, a)
     with torch.no_grad(): stream(a, a)
     stream(a.detach(), a.detach())
-    assert keeps == [48<<20, 0, 0]
+    stream(a.detach(), a, "one", explicit=True)
+    stream(a, a.detach(), "one", explicit=True)
+    assert keeps == [48<<20, 0, 0, 48<<20, 48<<20]
