@@ -36,6 +36,9 @@ EQUIVALENT = { # module, code with the token in brackets -> why no test can tell
     ("losses", "lambda l: beta*(l⟨-⟩1/detached"): "a constant cancels; it keeps the exponential small, and without it the safe walk steps in",
     ("losses", "lambda l: beta*(l-⟨1⟩/detached"): "the same",
     ("losses", "lambda l: beta*(l-1⟨/⟩detached"): "the same",
+    ("losses", "torch.where(square == 0, ⟨1.⟩, square)"): "any positive number stands in for what is not chosen",
+    ("losses", "upper=⟨2⟩*t)"): "a bound of the logits only shifts them; where it is wrong the safe walk steps in",
+    ("losses", "upper=2⟨*⟩t)"): "the same",
     ("losses", "torch.where(w > 0, x, ⟨0.⟩).mul(w)"): "multiplied by zero",
 }
 SECONDS = 300 # a mutant that runs longer hangs, and counts as found

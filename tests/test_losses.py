@@ -227,7 +227,7 @@ def test_chi2_adversary_by_hand():
 
 def test_debias_where_nothing_is_left():
     "The share of false negatives takes more than all there is: the floor, with a finite gradient."
-    for excess in (.4, 3.):
+    for excess in (0., .4, 3.):
         x = [torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (excess-math.log(.9), 0.)]
         out = L.debias(*x, torch.ones((), dtype=torch.float64), .5, .9)
         assert out.item() == -2. and all(g.item() == 0 for g in torch.autograd.grad(out, x))
@@ -293,7 +293,11 @@ def test_alignment_uniformity_loop(seed, n, alpha, t):
 
 def test_alignment_meets():
     x = rows(0, 4, 3).requires_grad_()
-    for alpha in (.5, 1., 2.): assert torch.autograd.grad(L.alignment(x, x.detach(), alpha), x)[0].abs().max() < 1e-12
+    for alpha in (.5, 1., 2., 3.):
+        loss = L.alignment(x, x.detach(), alpha)
+        assert loss.item() == 0 and torch.autograd.grad(loss, x)[0].abs().max() < 1e-12
+    e = torch.eye(2, dtype=torch.float64)
+    assert [L.alignment(e, -e, alpha).item() for alpha in (1., 2., 3.)] == [2., 4., 8.] and L.alignment(e, e.flip(0), 3.).item() == pytest.approx(2**1.5)
 
 @given(seed=seeds, T=st.floats(.1, 2), p=st.sampled_from([.2, .5, .9]))
 @settings(max_examples=15, deadline=None)
@@ -353,6 +357,16 @@ def test_views_outside_the_family(f):
         bad = [z1.clone(), z2.clone()]
         bad[k][3,1] = math.nan
         with pytest.raises(ValueError, match=rf"{name} of shape \(5, 4\): row \[3\] is nan \(1 such"): f(*bad)
+
+@pytest.mark.parametrize("k,name", [(0, "z1"), (1, "z2")])
+def test_rows_with_several_positives(k, name):
+    z,pos = [rows(0, 3, 4), rows(1, 5, 4)],torch.ones(3, 5, dtype=torch.bool)
+    def call(x): return L.multi_positive_info_nce(*(x if i == k else y for i,y in enumerate(z)), pos)
+    assert_close(call(z[k].float()), call(z[k].float().double()), rtol=1e-12, atol=0)
+    with pytest.raises(TypeError, match=f"{name} must be floating point"): call(z[k].long())
+    with pytest.raises(ValueError, match="rows must have one width"): call(z[k][:, :2])
+    bad = z[k].clone(); bad[1,2] = math.nan
+    with pytest.raises(ValueError, match=rf"{name} of shape .*: row \[1\] is nan"): call(bad)
 
 named = [c[0] for c in cases.values()]
 ok = torch.ones(3, 2)+torch.eye(3, 2)
