@@ -240,15 +240,17 @@ def grid_figure(
 )->Figure: # Two panels
     "Linear probe of three encoders under three regimes of views, ours at the small budget on the left, the paper's figure on the right."
     f = cifar_frame("grid", budget)
-    fig, axes = plt.subplots(1, 2, figsize=(6.4, 2.6), layout="constrained")
+    f = f.assign(encoder=f.encoder.map(NAMES))
+    fig, axes = plt.subplots(1, 2, figsize=(6.4, 2.9), layout="constrained")
     style = dict(x="regime", y="linear", hue="encoder", hue_order=list(FIGURE_3.index), order=list(REGIMES), palette="colorblind")
-    sns.pointplot(f.assign(encoder=f.encoder.map(NAMES)), errorbar="se", dodge=.2, markersize=4, linewidth=1.2, ax=axes[0], **style)
+    sns.pointplot(f, errorbar="se", dodge=.2, markersize=4, linewidth=1.2, ax=axes[0], **style)
     sns.pointplot(FIGURE_3.rename_axis("encoder").reset_index().melt("encoder", var_name="regime", value_name="linear"), dodge=.2, markersize=4, linewidth=1.2, ax=axes[1], legend=False, **style)
-    start = f.assign(encoder=f.encoder.map(NAMES)).groupby("encoder")["untrained linear"].mean()
+    start = f.groupby("encoder")["untrained linear"].mean()
     for name, colour in zip(FIGURE_3.index, sns.color_palette("colorblind")): axes[0].axhline(start[name], ls=":", c=colour, lw=1)
     pairs = f"{f.images.iloc[0]:,}".replace(",", " ")
-    for ax, title in zip(axes, (f"ours, {pairs} pairs, {f.seed.nunique()} seeds", "the paper's Figure 3")): ax.set(title=title, xlabel="", ylabel="linear probe (%)")
-    axes[0].legend(frameon=False, fontsize=7)
+    for ax, title in zip(axes, (f"ours, {pairs} pairs, {f.seed.nunique()} seeds", "the paper's Figure 3, with ResNet-18")): ax.set(title=title, xlabel="", ylabel="linear probe (%)")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    axes[0].get_legend().remove()
     sns.despine(fig)
     return fig
 
@@ -341,7 +343,7 @@ def false_figure(
     "Linear probe against temperature at each rate of false negatives, mean and standard error over seeds."
     f = cifar_frame("false-negatives", budget)
     fig, ax = plt.subplots(figsize=(4.8, 3), layout="constrained")
-    sns.lineplot(f.rename(columns={"false_negatives": "rate"}), x="temperature", y="linear", hue="rate", palette="viridis", errorbar="se", err_style="bars", marker="o", ms=4, ax=ax)
+    sns.lineplot(f.assign(rate=f.false_negatives.map("{:g}".format)), x="temperature", y="linear", hue="rate", palette="colorblind", errorbar="se", err_style="bars", marker="o", ms=4, ax=ax)
     ax.axhline(f["untrained linear"].mean(), ls=":", c="k", lw=1)
     ax.set(xscale="log", ylabel="linear probe (%)")
     ax.set_xticks(sorted(f.temperature.unique()), [f"{t:g}" for t in sorted(f.temperature.unique())])

@@ -210,10 +210,10 @@ def dress(data: dict) -> dict:
         rows = [[c[2].strip() for c in cell.findall(r)] for r in row.findall(html.split("<tbody>")[-1])]
         number = re.compile(r"[-+\u2212]?[\d.,]*(e[-+]?\d+)?%?|nan|NaN|inf|-inf|None")
         width = len(rows[0]) if rows else 0 # an empty table has only a head
-        words = {i for r in rows if len(r) == width for i, c in enumerate(r) if i and not number.fullmatch(c)}
+        words = {i - len(r) for r in rows for i, c in enumerate(r) if i - len(r) > -width and not number.fullmatch(c)} # from the right: below a cell that spans rows a row is shorter
         def set_row(m):
-            i = iter(range(100))
-            return cell.sub(lambda c: f'<{c[1]}{c[2]}{" class=text" if next(i) in words else ""}>{c[3]}</{c[1]}>', m[0]) if len(cell.findall(m[0])) == width else m[0]
+            i = iter(range(-len(cell.findall(m[0])), 0))
+            return cell.sub(lambda c: f'<{c[1]}{c[2]}{" class=text" if next(i) in words else ""}>{c[3]}</{c[1]}>', m[0])
         data["text/html"] = re.sub(rf"<td([^>]*)>({VERDICTS})</td>", r'<td\1><span class="verdict-\2">\2</span></td>', row.sub(set_row, html))
     return data
 

@@ -40,6 +40,21 @@ EQUIVALENT = { # module, code with the token in brackets -> why no test can tell
     ("losses", "upper=⟨2⟩*t)"): "a bound of the logits only shifts them; where it is wrong the safe walk steps in",
     ("losses", "upper=2⟨*⟩t)"): "the same",
     ("losses", "torch.where(w > 0, x, ⟨0.⟩).mul(w)"): "multiplied by zero",
+    ("losses", "torch.finfo(l.dtype).min/⟨4⟩"): "any share of the lowest number",
+    ("sphere", "np.hypot(k/2⟨-⟩1, x.max())"): "the number of terms has a margin",
+    ("sphere", "x.max()) ⟨-⟩ (k/2-1))/2"): "the number of terms has a margin",
+    ("sphere", "x.max()) - (k/2⟨-⟩1))/2"): "the number of terms has a margin",
+    ("sphere", "12*peak**⟨.5⟩) + 40)"): "the number of terms has a margin",
+    ("sphere", "12*peak**.5) + ⟨40⟩)"): "the number of terms has a margin",
+    ("sphere", "last, p, total = ⟨0.⟩,"): "multiplied by zero in the first step",
+    ("sphere", "if ⟨2⟩*n**(require_dim(dim)-1) > 2e7"): "a limit of memory",
+    ("metrics", "spread <= ⟨1e-12⟩*latents"): "a threshold between rounding and data",
+    ("metrics", "latents.abs().⟨amax⟩(0)"): "where a column is constant up to rounding, its least and largest size agree",
+    ("metrics", "c.abs().amax(0) > ⟨1e-12⟩*a"): "a threshold between rounding and data",
+    ("metrics", "1e-12*a.abs().⟨amax⟩(0)"): "where a column is constant up to rounding, its least and largest size agree",
+    ("metrics", "(z[fit] ⟨-⟩ mz))"): "the regressors are centred, so a constant in what they explain drops out",
+    ("metrics", "dim=0, eps=⟨1e-300⟩)"): "any number far below a sound norm",
+    ("metrics", "int(labels.max())+⟨1⟩)"): "a class without rows gets no vote",
 }
 SECONDS = 300 # a mutant that runs longer hangs, and counts as found
 

@@ -86,6 +86,16 @@ def test_matching_returns_the_permutation():
 def test_ranks_share_ties():
     a, b = torch.randint(4, (2, 40, 2), generator=gen(1)).double()
     assert_close(correlation(a, b, "spearman"), torch.as_tensor(spearmanr(a.numpy(), b.numpy()).statistic[:2,2:]))
+def test_constant_up_to_rounding_is_constant():
+    "A large offset leaves noise of the size of its rounding; a row at the mean, or small values, are no constants."
+    z,noise = torch.tensor([[-1.], [0.], [1.]], dtype=torch.float64),torch.tensor([[1.], [-2.], [1.]], dtype=torch.float64)
+    constant = 1e6 + 1e-8*noise
+    for call in (mcc, lambda a,b: linear_r2(a, b, 0.)):
+        with pytest.raises(ValueError, match="latent column 0 is constant over the 3 rows"): call(constant, z)
+        assert call(z, 5*z + 3) == pytest.approx(1) == call(1e-9*z, z) == call(1e3 + 1e-7*z, z)
+    assert correlation(z, constant).item() == 0 == correlation(constant, z).item()
+    assert_close(correlation(torch.cat([1e-9*z, 1e3 + 1e-7*z], 1), z), torch.ones(2, 1, dtype=torch.float64))
+
 def test_constant_columns_of_codes_count_zero():
     z = uniform_sphere(50, 3, gen(2), D); h = z.clone(); h[:,1] = .3
     for method in ("pearson", "spearman"):
