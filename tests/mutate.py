@@ -8,7 +8,7 @@ from importlib.util import spec_from_loader
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = {"kernels": ["test_kernels.py"], "streaming": ["test_streaming.py", "test_losses.py"], "losses": ["test_losses.py"], "sphere": ["test_sphere.py"], "metrics": ["test_metrics.py"]}
+TESTS = {"kernels": ["test_kernels.py"], "streaming": ["test_streaming.py", "test_losses.py"], "losses": ["test_losses.py", "test_gather.py"], "sphere": ["test_sphere.py"], "metrics": ["test_metrics.py"]}
 SWAPS = {"+": "-", "-": "+", "*": "/", "/": "*", "**": "*", "<": ">=", ">": "<=", "<=": ">", ">=": "<", "==": "!=", "!=": "==", "~": "", "not": "", "and": "or", "or": "and",
     "True": "False", "False": "True", "min": "max", "max": "min", "amin": "amax", "amax": "amin", "sum": "mean", "mean": "sum", "z1": "z2", "z2": "z1", "rows": "cols", "cols": "rows"}
 PAIRED = re.compile(r"len\(z[12]\)|\bz[12]\.(?:device|dtype)") # views pair up: one shape, one device, and one dtype once they are lifted
@@ -41,6 +41,10 @@ EQUIVALENT = { # module, code with the token in brackets -> why no test can tell
     ("losses", "upper=2⟨*⟩t)"): "the same",
     ("losses", "torch.where(w > 0, x, ⟨0.⟩).mul(w)"): "multiplied by zero",
     ("losses", "torch.finfo(l.dtype).min/⟨4⟩"): "any share of the lowest number",
+    ("losses", "dist.get_world_size(group) == ⟨1⟩: return z"): "two processes, which import the file as it is, test it (test_gather)",
+    ("losses", "dist.get_world_size(group) ⟨==⟩ 1: return z"): "the same",
+    ("losses", "if len(set(sizes)) ⟨>⟩ 1"): "the same",
+    ("losses", "all_gather_single_autograd(z.contiguous(), ⟨0⟩,"): "the same",
     ("sphere", "np.hypot(k/2⟨-⟩1, x.max())"): "the number of terms has a margin",
     ("sphere", "x.max()) ⟨-⟩ (k/2-1))/2"): "the number of terms has a margin",
     ("sphere", "x.max()) - (k/2⟨-⟩1))/2"): "the number of terms has a margin",

@@ -456,6 +456,7 @@ def test_more_refusals():
 def test_learned_temperature():
     m = L.LearnedTemperature()
     assert_close(m().item(), .07)
+    assert_close(L.LearnedTemperature(.05, 20.)().item(), .05) # at its bound
     with torch.no_grad(): m.log_scale.fill_(50.)
     T = m()
     assert_close(T.item(), .01)
