@@ -2,7 +2,7 @@
 
 A mutant changes one token of one function: a sign, an operator, a comparison, a number, a norm, a mask, a view. For each, a forked process imports the mutated module and runs the module's tests until one
 fails. Survivors are listed, and make the exit status 1. A mutant that cannot change behaviour is named below with the reason."""
-import argparse, ast, io, os, random, re, signal, sys, time, tokenize
+import argparse, ast, io, os, random, re, signal, sys, tempfile, time, tokenize
 from importlib.abc import Loader, MetaPathFinder
 from importlib.util import spec_from_loader
 from pathlib import Path
@@ -45,13 +45,21 @@ EQUIVALENT = { # module, code with the token in brackets -> why no test can tell
     ("losses", "dist.get_world_size(group) ⟨==⟩ 1: return z"): "the same",
     ("losses", "if len(set(sizes)) ⟨>⟩ 1"): "the same",
     ("losses", "all_gather_single_autograd(z.contiguous(), ⟨0⟩,"): "the same",
+    ("sphere", ".double().numpy().reshape(-⟨1⟩)"): "numpy infers any negative length",
+    ("sphere", "np.hypot(k⟨/⟩2"): "the number of terms has a margin",
+    ("sphere", "- (k/⟨2⟩-1))/2"): "the number of terms has a margin",
+    ("sphere", "- (k/2-⟨1⟩))/2"): "the number of terms has a margin",
+    ("sphere", "(k/2-1))⟨/⟩2 if"): "the number of terms has a margin",
+    ("sphere", "(k/2-1))/⟨2⟩ if"): "the number of terms has a margin",
+    ("sphere", "int(peak + ⟨12⟩*"): "the number of terms has a margin",
+    ("sphere", "12*peak⟨**⟩.5"): "the number of terms has a margin",
+    ("sphere", "if len(x) else ⟨0.⟩"): "without rows, terms have nothing to be summed for",
     ("sphere", "np.hypot(k/2⟨-⟩1, x.max())"): "the number of terms has a margin",
     ("sphere", "x.max()) ⟨-⟩ (k/2-1))/2"): "the number of terms has a margin",
     ("sphere", "x.max()) - (k/2⟨-⟩1))/2"): "the number of terms has a margin",
     ("sphere", "12*peak**⟨.5⟩) + 40)"): "the number of terms has a margin",
     ("sphere", "12*peak**.5) + ⟨40⟩)"): "the number of terms has a margin",
     ("sphere", "last, p, total = ⟨0.⟩,"): "multiplied by zero in the first step",
-    ("sphere", "if ⟨2⟩*n**(require_dim(dim)-1) > 2e7"): "a limit of memory",
     ("sphere", "phi = (torch.arange(2*n).double() ⟨+⟩ .5)"): "equal angles are a rule from any start",
     ("sphere", "phi = (torch.arange(2*n).double() + ⟨.5⟩)"): "equal angles are a rule from any start",
     ("sphere", "torch.stack([phi.cos(), phi.sin()], ⟨-⟩1)"): "the last of two dimensions is the second",
@@ -109,14 +117,24 @@ class Mutated(MetaPathFinder, Loader):
     def find_spec(self, name, path=None, target=None): return spec_from_loader(name, self, origin=str(ROOT/f"{name.replace('.', '/')}.py")) if name == self.name else None
     def exec_module(self, module): exec(compile(self.text, module.__spec__.origin, "exec"), module.__dict__)
 
-def child(module, text):
+class Finders:
+    "A pytest plugin: the tests that found the latest mutants run first, since a mutant is mostly found by what found its neighbours."
+    def __init__(self, path): self.path = path
+    def pytest_collection_modifyitems(self, items):
+        rank = {test: i for i, test in enumerate(self.path.read_text().splitlines())}
+        items.sort(key=lambda item: -rank.get(item.nodeid, -1))
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            with self.path.open("a") as f: f.write(f"{report.nodeid}\n")
+
+def child(module, text, finders):
     "Run the module's tests on the mutant in this process; the exit status says whether one failed."
     import pytest
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1), os.dup2(null, 2)
     signal.alarm(SECONDS)
     if text: sys.meta_path.insert(0, Mutated(f"contrastive_nb.{module}", text))
-    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not processes", *(str(ROOT/"tests"/t) for t in TESTS[module])])
+    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not processes", *(str(ROOT/"tests"/t) for t in TESTS[module])], plugins=[Finders(finders)])
     os._exit(0 if code == 0 else 1)
 
 def collect(statuses, pids, todo, controls):
@@ -141,9 +159,11 @@ def main():
     if args.sample: todo = random.Random(0).sample(todo, min(args.sample, len(todo)))
     todo = [(m, 0, "unchanged", "", "", "") for m in args.only] + todo # the tests must pass on the code as it is
     statuses, pids, start = {}, {}, time.time()
+    finders = Path(tempfile.mkdtemp())/"finders"
+    finders.touch()
     for i, (module, *_, text) in enumerate(todo):
         if len(pids) >= args.jobs: collect(statuses, pids, todo, len(args.only))
-        if (pid := os.fork()) == 0: child(module, text)
+        if (pid := os.fork()) == 0: child(module, text, finders)
         pids[pid] = i
         if sys.stderr.isatty(): print(f"\r{i+1}/{len(todo)} {module}, {time.time()-start:.0f} s ", end="", file=sys.stderr)
     while pids: collect(statuses, pids, todo, len(args.only))

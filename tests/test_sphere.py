@@ -97,6 +97,11 @@ def test_sphere_rule(k):
         assert_close((w*(3*z@a).exp()).sum().log(), log_mgf(3., k), rtol=1e-11, atol=0)
         for p in range(1, 9): assert_close((w*(z@a)**p).sum().item(), moment(k, p), rtol=1e-10, atol=1e-14)
     assert len(sphere_rule(2)[0]) == 64
+def test_sphere_rule_has_a_limit_of_twenty_million_nodes(monkeypatch):
+    def reached(*_): raise InterruptedError
+    monkeypatch.setattr(sphere, "cosine_rule", reached)
+    with pytest.raises(InterruptedError): sphere_rule(3, 3162)
+    with pytest.raises(ValueError, match="2.0e[+]07 nodes for dimension 3 and n = 3163"): sphere_rule(3, 3163)
 
 @given(m=st.integers(0, 150), l=st.integers(0, 150))
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -259,5 +264,10 @@ good = uniform_sphere(4, 3, gen(0))
 def test_refuses(call, says):
     with pytest.raises(ValueError, match=says): call()
 def test_accepts_what_rounding_leaves():
+    unit = torch.tensor([1., 0.], dtype=D)
+    with pytest.raises(ValueError, match="row 0 has norm 1"): require_unit(unit*(1+1.1e-6))
+    assert require_unit(unit*(1+.9e-6)) is not None
     assert require_unit(good.double()) is not None and require_unit(good*1.0002) is not None and require_kappa(0.).item() == 0
     assert cap_rule(3, math.pi)[1].sum().item() == pytest.approx(1) and sphere.require_dim(np.int64(3)) == 3 and sphere.require_fixed(np.int64(3), 3) == 3
+def test_directions_are_drawn_where_asked():
+    assert sphere._directions((2,), 3, None, device="meta").device.type == "meta"
