@@ -156,7 +156,7 @@ def parameter_table(obj) -> str:
     if not rows: return ""
     text = lambda d: as_text(" ".join(d.split()))
     body = "\n".join(f"  * - {'*returns*' if n == 'return' else f'`{n}`'}\n    - {text(d)}" for n, d in rows)
-    return f":::{{list-table}}\n:class: docments\n:widths: auto\n\n" + re.sub("^  ", "", body, flags=re.M) + "\n:::\n"
+    return ":::{list-table}\n:class: docments\n:widths: auto\n\n" + re.sub("^  ", "", body, flags=re.M) + "\n:::\n"
 
 def entry(module: str, name: str, source_follows: bool, again: bool) -> str:
     "The documentation entry of one exported name."
@@ -200,7 +200,7 @@ def picture_width(png) -> str | None:
 VERDICTS = "holds-with-correction|holds|not-reproduced|refuted|not-run"
 
 def dress(data: dict) -> dict:
-    "Columns of words in a pandas table are set flush left, and the verdicts of claims get their colours."
+    "Columns of words in a pandas table are set flush left, a missing value is a dash, and the verdicts of claims get their colours."
     data = dict(data)
     if "text/markdown" in data:
         data["text/markdown"] = re.sub(rf"\*({VERDICTS})\*(?!\*)", r'<span class="verdict-\1">\1</span>', "".join(data["text/markdown"]))
@@ -214,7 +214,8 @@ def dress(data: dict) -> dict:
         def set_row(m):
             i = iter(range(-len(cell.findall(m[0])), 0))
             return cell.sub(lambda c: f'<{c[1]}{c[2]}{" class=text" if next(i) in words else ""}>{c[3]}</{c[1]}>', m[0])
-        data["text/html"] = re.sub(rf"<td([^>]*)>({VERDICTS})</td>", r'<td\1><span class="verdict-\2">\2</span></td>', row.sub(set_row, html))
+        html = re.sub(r"<td([^>]*)>(?:NaN|None)</td>", "<td\\1>\u2013</td>", row.sub(set_row, html))
+        data["text/html"] = re.sub(rf"<td([^>]*)>({VERDICTS})</td>", r'<td\1><span class="verdict-\2">\2</span></td>', html)
     return data
 
 def code_cell(page: Page, cell: dict) -> dict | None:

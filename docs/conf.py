@@ -1,8 +1,10 @@
 "Sphinx configuration of the site; docs/build.py writes the pages (docs/_src) that it reads."
+import re
 import tomllib
 from pathlib import Path
 
 import contrastive_nb
+from docutils import nodes
 from sphinx.environment.collectors.toctree import TocTreeCollector
 
 here = Path(__file__).parent
@@ -58,6 +60,28 @@ def chapter_numbers(app, env):
     env.toc_secnumbers = {}
     return changed
 
+def numbers_in_sources(app, doctree, page):
+    "A docstring in a source that the page shows names equations and statements by label; the reader sees their numbers."
+    env = app.env
+    def numbered(m):
+        kind, label = m.groups()
+        if kind == "eq": doc, counter, label, words = env.get_domain("math").equations[label][0], "displaymath", nodes.make_id(f"equation-{label}"), "({})"
+        else: doc, counter, words = env.proof_list[label]["docname"], env.proof_list[label]["countertype"], env.proof_list[label]["realtype"].title() + " {}"
+        return words.format(".".join(map(str, env.toc_fignumbers[doc][counter][label])))
+    for block in doctree.findall(nodes.literal_block):
+        if (text := re.sub(r"\{(eq|prf:ref)\}`([\w-]+)`", numbered, block.astext())) != block.astext():
+            block.rawsource, block.children = text, [nodes.Text(text)]
+
+def keep_punctuation(app, doctree, page):
+    "No line starts with the comma after a formula, or ends with the bracket before it."
+    for math in list(doctree.findall(nodes.math)):
+        parent, i = math.parent, math.parent.index(math)
+        text = lambda j: parent[j].astext() if 0 <= j < len(parent) and isinstance(parent[j], nodes.Text) else ""
+        opening, closing = re.search(r"[(\[]*$", text(i - 1))[0], re.match(r"[.,;:!?)\]]*", text(i + 1))[0]
+        if opening: parent[i - 1] = nodes.Text(text(i - 1)[:-len(opening)])
+        if closing: parent[i + 1] = nodes.Text(text(i + 1)[len(closing):])
+        if opening or closing: parent[i] = nodes.inline("", "", nodes.Text(opening), math, nodes.Text(closing), classes=["keep"])
+
 def interactive_files(app, page, template, context, doctree):
     "Script and style of a page in docs/interactive: what all share, and the page's own. From docs/_static, never from another host: the browser test refuses it."
     folder, _, name = page.partition("/")
@@ -67,4 +91,6 @@ def interactive_files(app, page, template, context, doctree):
 
 def setup(app):
     app.connect("env-get-updated", chapter_numbers, priority=900)
+    app.connect("doctree-resolved", numbers_in_sources)
+    app.connect("doctree-resolved", keep_punctuation)
     app.connect("html-page-context", interactive_files)
