@@ -8,7 +8,6 @@ __all__ = ['LEDGER', 'STYLE', 'load_chapters', 'unsettled', 'pending_row', 'run_
 
 # %% ../nbs/90_claims.ipynb #1af07f0e
 import base64, html, io, time
-from collections import Counter
 from datetime import datetime, timezone
 from fnmatch import fnmatch
 from importlib import import_module
@@ -19,7 +18,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .core import (DRAWINGS, PACKAGE, SETTLERS, TIERS, ClaimError, claim, claims, digest, provenance, read_rows,
+from .core import (DRAWINGS, PACKAGE, SETTLERS, TIERS, ClaimError, claim, claims, provenance, read_rows,
     replace_rows, run_claim, write_atomic)
 
 # %% ../nbs/90_claims.ipynb #7cc3f39d

@@ -25,7 +25,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from .core import Check, above, below, draws, equal, settles, stream
+from .core import Check, above, below, draws, equal, minimise, settles, stream
 from .graphs import laplacian, transition
 from .kernels import Exponential, Kernel, cosine, gaussian, unit
 from .losses import LearnedTemperature, clip_loss
@@ -71,15 +71,8 @@ def best_similarity(
     shape:tuple[int,int], # Of S
 )->Tensor: # S, its mean removed
     "The free matrix that minimises a loss, by L-BFGS from zero."
-    S = torch.zeros(shape, dtype=torch.double, requires_grad=True)
-    opt = torch.optim.LBFGS([S], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
-    def closure():
-        opt.zero_grad()
-        value = loss(S)
-        value.backward()
-        return value
-    opt.step(closure)
-    return S.detach() - S.detach().mean()
+    S = minimise(loss, torch.zeros(shape, dtype=torch.double))
+    return S - S.mean()
 
 # %% ../nbs/32_clip.ipynb #defcdc8d
 @settles("spec-clip")
@@ -135,7 +128,7 @@ def rewritten_pairs(
 )->Tensor: # (n, n + c m) weights, or (n, n (1 + m)); float64, rows sum to one
     "The expected pair table of {prf:ref}`prop-clip-rewriting`: own captions first, then rewritings."
     if clusters < 2 or size < 1 or rewritings < 0 or not 0 <= leak <= 1: raise ValueError(f"no table with {clusters} clusters of {size}, {rewritings} rewritings, leak {leak}")
-    own, n = torch.eye(clusters*size, dtype=torch.double), clusters*size
+    own = torch.eye(clusters*size, dtype=torch.double)
     B = torch.full((clusters, clusters), leak/(clusters - 1), dtype=torch.double).fill_diagonal_(1 - leak)
     shared = B.repeat_interleave(size, 0).repeat_interleave(rewritings, 1)
     return torch.cat([own, own.repeat_interleave(rewritings, 1) if private else shared], 1)/(rewritings + 1)
@@ -188,15 +181,9 @@ def embed_pairs(
     kernel:Kernel=cosine, # Any log-kernel
 )->Tensor: # (a, dim) the images' half, rows of length one
     "Free embeddings that minimise CLIP on a pair graph, by L-BFGS from a random start."
-    Z = torch.randn(sum(pairs.shape), dim, generator=generator, dtype=torch.double).requires_grad_()
-    opt = torch.optim.LBFGS([Z], max_iter=60, line_search_fn="strong_wolfe")
-    def closure():
-        opt.zero_grad()
-        value = clip_cross_entropy(pairs, kernel(Z[:len(pairs)], Z[len(pairs):], temperature))
-        value.backward()
-        return value
-    opt.step(closure)
-    return unit(Z.detach()[:len(pairs)])
+    a, b = pairs.shape
+    start = torch.randn(a + b, dim, generator=generator, dtype=torch.double)
+    return unit(minimise(lambda Z: clip_cross_entropy(pairs, kernel(Z[:a], Z[a:], temperature)), start, steps=60, tolerance=1e-6)[:a])
 
 @cache
 def rewriting_frame(

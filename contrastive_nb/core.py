@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'RUNS', 'TIERS', 'SETTLERS', 'DRAWINGS', 'canonical', 'digest', 'Config', 'stream', 'pick_device',
-           'write_atomic', 'LedgerError', 'read_rows', 'replace_rows', 'append_row', 'run_rows', 'missing_runs',
-           'provenance', 'claims', 'claim', 'Check', 'equal', 'below', 'above', 'ClaimError', 'verdict', 'settles',
-           'draws', 'source_digest', 'run_claim', 'checks_table', 'Settled', 'settle']
+           'minimise', 'write_atomic', 'LedgerError', 'read_rows', 'replace_rows', 'append_row', 'run_rows',
+           'missing_runs', 'provenance', 'claims', 'claim', 'Check', 'equal', 'below', 'above', 'ClaimError', 'verdict',
+           'settles', 'draws', 'source_digest', 'run_claim', 'checks_table', 'Settled', 'settle']
 
 # %% ../nbs/00_core.ipynb #12308de0
 import fcntl, hashlib, inspect, json, os, platform, subprocess, time, tomllib
@@ -21,7 +21,7 @@ from math import isfinite
 from pathlib import Path
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 # %% ../nbs/00_core.ipynb #a9d91e8f
 PACKAGE = Path(str(files("contrastive_nb"))) # the installed package's folder
@@ -79,6 +79,24 @@ def pick_device(
     present = {"cuda": cuda and (device.index or 0) < torch.cuda.device_count(), "mps": mps, "cpu": True}
     if not present.get(device.type, False): raise ValueError(f"device {name!r} is not available here")
     return device
+
+# %% ../nbs/00_core.ipynb #5eaedb17
+def minimise(
+    loss:Callable[[Tensor],Tensor], # Takes x, returns a scalar
+    start:Tensor, # Where to start; float64 for tolerances this small
+    steps:int=500, # L-BFGS steps, at most
+    tolerance:float=1e-12, # Largest entry of the gradient at which it stops
+)->Tensor: # x, of the shape of `start`
+    "A local minimiser of a smooth function."
+    x = start.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([x], max_iter=steps, history_size=20, tolerance_grad=tolerance, tolerance_change=1e-4*tolerance, line_search_fn="strong_wolfe")
+    def closure():
+        optimiser.zero_grad()
+        value = loss(x)
+        value.backward()
+        return value
+    optimiser.step(closure)
+    return x.detach()
 
 # %% ../nbs/00_core.ipynb #393545c6
 def write_atomic(

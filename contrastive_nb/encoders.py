@@ -7,7 +7,6 @@ __all__ = ['ENCODERS', 'stack', 'convnet', 'mlp', 'small_map_conv', 'resnet', 'v
            'parameter_count']
 
 # %% ../nbs/71_encoders.ipynb #3ff69968
-from collections.abc import Callable
 from functools import partial
 from math import prod
 
@@ -16,8 +15,6 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import linear
 from torchvision.models import resnet18 as torchvision_resnet18, resnet50 as torchvision_resnet50
 from torchvision.models.vision_transformer import Encoder as Transformer, VisionTransformer
-
-from .core import stream
 
 # %% ../nbs/71_encoders.ipynb #6d521ae5
 def stack(

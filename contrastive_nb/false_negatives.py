@@ -349,7 +349,7 @@ def draw_temperatures(
     "Accuracy of InfoNCE against temperature at each rate, and the best temperature against the rate."
     f, best, sure = frame[(frame.loss == "info_nce") & frame.own], best_temperature(frame), certified_temperature(frame)
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.5, 2.9), layout="constrained")
-    sns.lineplot(f.rename(columns={"first": "temperature"}), x="temperature", y="probe", hue="rate", palette="viridis", errorbar="se", marker="o", ms=4, ax=left)
+    sns.lineplot(f.rename(columns={"first": "temperature"}), x="temperature", y="probe", hue="rate", palette="flare", errorbar="se", marker="o", ms=4, ax=left)
     left.set(xscale="log", ylabel="probe accuracy")
     left.set_xticks([.035, .1, .28, .8], ["0.035", "0.1", "0.28", "0.8"])
     left.minorticks_off()

@@ -33,7 +33,7 @@ from torchvision.datasets import CIFAR100 as TorchvisionCIFAR100
 from torchvision.datasets import STL10 as TorchvisionSTL10
 from tqdm.auto import tqdm
 
-from .core import Config, digest, stream, write_atomic
+from .core import Config, digest, write_atomic
 
 # %% ../nbs/70_images.ipynb #f3d36ee7
 def fingerprint(

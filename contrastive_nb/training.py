@@ -31,7 +31,7 @@ from . import losses
 from .core import Config, canonical, pick_device, stream, write_atomic
 from .encoders import Encoder, build_encoder
 from .kernels import Concat, Exponential, laplacian
-from .images import REGIMES, Images, Views, fingerprint, read_tensors, to_float
+from .images import Images, Views, fingerprint, read_tensors, to_float
 
 # %% ../nbs/72_training.ipynb #470255b8
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 import json, sys
 import torch
 import torch.distributed as dist
-from contrastive_nb.losses import contrast, gather, info_nce, nt_xent
+from contrastive_nb.losses import gather, info_nce, nt_xent
 
 def rows(n, seed=0):
     g = torch.Generator().manual_seed(seed)

@@ -2,11 +2,10 @@
 import math, signal, subprocess, sys, time
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from contrastive_nb import false_negatives as F

@@ -326,7 +326,7 @@ def test_inductive_linear(page, state):
 
 def test_inductive_modes(page):
     "Which zero modes are lit, and the spectrum and error of all functions and of ReLU, from features on the cube."
-    from contrastive_nb.inductive import bit_detectors, corners, cube, eigenfunctions, graph_moments, lit_frame, minimiser, orthonormal, probe_error, relu, table_moments, view_moments
+    from contrastive_nb.inductive import bit_detectors, corners, cube, eigenfunctions, graph_moments, lit_frame, minimiser, orthonormal, probe_error, relu, view_moments
     from contrastive_nb.core import stream
     from itertools import combinations
     tab, kinds = page("inductive"), {"linear": "linear", "ReLU": "relu", "all functions": "all"}

@@ -3,9 +3,10 @@ import math
 import warnings
 import pytest, torch
 from hypothesis import given, settings, strategies as st
+from scipy.optimize import brentq
 from torch.testing import assert_close
 from contrastive_nb import losses as L
-from contrastive_nb.kernels import Exponential, Gaussian, cosine, gaussian, laplacian
+from contrastive_nb.kernels import cosine, gaussian, laplacian
 
 seeds = st.integers(0, 2**31-1)
 def rows(seed, *shape, dtype=torch.float64): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
@@ -225,6 +226,13 @@ def test_chi2_adversary_by_hand():
     assert_close(g, torch.tensor([[1., 0., 0., 0.], [.5, .5, 0., 0.], [1.1/3, .9/3, 1/3, 0.]], dtype=torch.float64))
     assert_close(L.chi2_worst(l[1:2, :3]), worst[1:2]) # what is excluded might as well not be there
 
+def test_chi2_adversary_by_bisection():
+    "The worst density is (1 + (l - level)/2)_+ with the level that gives it mean one."
+    for row in 3*rows(0, 100, 12):
+        mean = lambda level: (1 + (row - level)/2).relu().mean().item()
+        q = (1 + (row - brentq(lambda level: mean(level) - 1, row.min().item() - 1, row.max().item() + 2, xtol=1e-13))/2).relu()
+        assert_close(L.chi2_worst(row[None])[0], (q*row - (q - 1)**2).mean())
+
 def test_debias_where_nothing_is_left():
     "The share of false negatives takes more than all there is: the floor, with a finite gradient."
     for excess in (0., .4, 3.):
@@ -321,6 +329,14 @@ def test_several_positives_loop(seed, T, p):
             v = L.multi_positive_info_nce(x, z2, pos, T, mean, against, out)
             assert_close(v.item(), sum(have)/max(1, len(have)))
             assert torch.autograd.grad(v, x)[0].isfinite().all()
+
+def test_several_positives_mean_counts_only_anchors_that_have_one():
+    z1,z2 = rows(0, 3, 4),rows(1, 5, 4)
+    one = torch.zeros(3, 5, dtype=torch.bool).index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(True))
+    alone = L.multi_positive_info_nce(z1[1:2], z2, one[1:2], .3, reduction="sum")
+    assert_close(L.multi_positive_info_nce(z1, z2, one, .3), alone)
+    assert alone > 1
+    assert L.multi_positive_info_nce(z1, z2, one & False, .3) == 0
 
 # ---- peers
 

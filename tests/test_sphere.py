@@ -257,7 +257,7 @@ good = uniform_sphere(4, 3, gen(0))
     (lambda: vmf(torch.cat([good, good[:1]*1.01]), 1.), "row 4 has norm 1.01"), (lambda: vmf(good*math.nan, 1.), "norm nan"), (lambda: vmf(good[:,:1].sign(), 1.), ">= 2, got 1"),
     (lambda: vmf(good.int(), 1.), "float tensor"), (lambda: vmf(torch.tensor(1.), 1.), "float tensor"), (lambda: vmf(good, 1., draws=0), "draws must be >= 1, got 0"),
     (lambda: uniform_sphere(5, 1), "integer >= 2, got 1"), (lambda: uniform_sphere(5, 2.), "got 2.0"), (lambda: log_mgf(1., 0), ">= 1, got 0"), (lambda: log_mgf(-1., 3), "got -1"), (lambda: cosine_logpdf(torch.zeros(1), 1), "got 1"),
-    (lambda: vmf_slice(good, 1., 4), "0..3, got 4"), (lambda: uniform_slice(good, -1), "0..3, got -1"), (lambda: uniform_slice(good, 1.), "got 1.0"), (lambda: vmf_slice(good, 1., 1, concentration="eq6"), "'eq6'"),
+    (lambda: vmf_slice(good, 1., 4), "0..3, got 4"), (lambda: vmf_slice(good.expand(2, 4, 3), 1., 4), "0..3, got 4"), (lambda: uniform_slice(good, -1), "0..3, got -1"), (lambda: uniform_slice(good, 1.), "got 1.0"), (lambda: vmf_slice(good, 1., 1, concentration="eq6"), "'eq6'"),
     (lambda: vmf_slice(2*good, 1., 1), "anchor rows"), (lambda: vmf_slice(good, -1., 1), "got -1"), (lambda: vmf_slice(good, -1., 3), "got -1"), (lambda: vmf_cap(good, 1., 0.), "angle"), (lambda: vmf_cap(good, 1., 3.2), "got 3.2"), (lambda: cap_rule(3, -1.), "got -1"),
     (lambda: vmf_cap(good, -1., 1.), "got -1"), (lambda: vmf_cap_logpdf(good, good, -1., 1.), "got -1"), (lambda: cosine_rule(3, 1), "got 1"), (lambda: cosine_rule(0), "got 0"), (lambda: sphere_rule(10), "dimension 10"), (lambda: slice_rule(3, 4), "got 4"), (lambda: slice_rule(1, 1), "got 1"),
     (lambda: zonal(-1, torch.zeros(1), 3), "got -1"), (lambda: vmf_logpdf(good, good[:,:2], 1.), r"\(4, 3\) against \(4, 2\)"), (lambda: vmf_logpdf(2*good, good, 1.), "z rows"), (lambda: haar_orthogonal(2, 1), "got 1")])
@@ -271,3 +271,30 @@ def test_accepts_what_rounding_leaves():
     assert cap_rule(3, math.pi)[1].sum().item() == pytest.approx(1) and sphere.require_dim(np.int64(3)) == 3 and sphere.require_fixed(np.int64(3), 3) == 3
 def test_directions_are_drawn_where_asked():
     assert sphere._directions((2,), 3, None, device="meta").device.type == "meta"
+def test_means_beside_either_pole_keep_every_digit():
+    "The reflection uses the pole farther from the mean; the other one would cancel."
+    mean = normalize(torch.tensor([[s, 1e-7, 2e-7] for s in (1., -1.)], dtype=D), dim=1)
+    assert_close(sphere._to_mean(e1(3).expand(2, 3), mean), mean, rtol=1e-14, atol=0)
+def test_slice_of_radius_zero_is_a_point():
+    pole = e1(3)[None]
+    for concentration in ("restricted", "constant"):
+        assert vmf_slice_logpdf(pole, pole, 2., 1, concentration).item() == 0 and torch.equal(vmf_slice(pole, 2., 1, gen(0), 4, concentration), pole[:,None].expand(1, 4, 3))
+def test_on_the_slice_means_to_eight_roundings():
+    anchor = torch.tensor([[.25, (1-.25**2)**.5, 0.]], dtype=D); step = torch.tensor([[2.**-52, 0., 0.]], dtype=D)
+    assert vmf_slice_logpdf(anchor + 8*step, anchor, 2., 1).isfinite() and vmf_slice_logpdf(anchor + 8.5*step, anchor, 2., 1) == -math.inf
+
+# caps
+@pytest.mark.parametrize("k,kappa", [(2, 1e12), (3, 1e8), (10, 1e12)])
+def test_vmf_cap_where_the_mass_is_narrow(k, kappa):
+    "Far below the first grid's step kappa times the squared angle is chi-squared."
+    z = vmf_cap(e1(k), kappa, math.pi, gen(0), 20_000)
+    assert stats.kstest(kappa*z[:,1:].square().sum(1).numpy(), stats.chi2(k-1).cdf).pvalue > 1e-3
+def test_cap_mass_in_high_dimension():
+    assert_close(sphere._log_cap_mass(1e4, 1000, math.pi), log_mgf(1e4, 1000).item(), rtol=1e-11, atol=0)
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_angle_table_covers_the_cap(k):
+    theta, cdf = sphere._angle_table(0., k, 1.)
+    assert theta[0] == cdf[0] == 0 and theta[-1] == cdf[-1] == 1 and (theta.diff() > 0).all() and (cdf.diff() >= 0).all()
+def test_vmf_cap_draws_follow_the_law_of_the_dimension():
+    t = vmf_cap(e1(6)[None], 3., 1.2, gen(0), 8000)[0,:,0]
+    assert ks(t, 6, 3., 1.2) > 1e-3

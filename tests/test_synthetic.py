@@ -172,7 +172,7 @@ def test_a_killed_command_goes_on_along_the_same_curve(tmp_path):
     child.send_signal(signal.SIGKILL); child.wait()
     half = load_state(path, start(c))
     assert 5 <= half.step < 400 and not recovery_rows(tmp_path/"runs.jsonl")
-    until, goal = half.step, half.step + 10
+    goal = half.step + 10
     while half.step < goal: update(half)
     whole = start(c)
     while whole.step < goal: update(whole)

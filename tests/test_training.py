@@ -16,7 +16,7 @@ from contrastive_nb.encoders import ENCODERS, build_encoder, initialise, paramet
 from contrastive_nb.images import DataError, NoData, Views, digits
 from contrastive_nb.probes import extract, linear_accuracy, load_or_digits, probe, probe_command, runs_frame, train_command
 from contrastive_nb.training import (FAMILY, PRESETS, CheckpointError, TrainConfig, TrainingError, batch_rows, batch_views, load_encoder, loss_function, read_checkpoint, restore, save_checkpoint,
-    schedule, start, steps, train, update)
+    schedule, start, steps, train)
 
 SMALL = replace(PRESETS["digits"], width=8, batch=128, epochs=4) # 40 steps
 
