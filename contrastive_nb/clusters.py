@@ -364,7 +364,7 @@ def phase_figure()->Figure:
     right.set(xscale="log", xlabel=r"$\ell$", ylabel=r"$\beta$", title="d = 4", xlim=(.8, 20))
     right.set_xticks([1, 2, 3, 16], ["1", "2", "3", "16"])
     right.minorticks_off()
-    right.legend(frameon=False, fontsize=7)
+    sns.move_legend(right, "center left", bbox_to_anchor=(1, .5), frameon=False, fontsize=7, title=None)
     sns.despine(fig)
     return fig
 

@@ -41,7 +41,7 @@ def broken_links(site: Path) -> list[str]:
 # ---- what the browser sees
 
 def open_page(context, url: str, origin: str) -> list[str]:
-    "Opens one page and returns its faults: console errors, requests that leave, failed requests, markup left as source, pictures not drawn."
+    "Opens one page and returns its faults: console errors, requests that leave, failed requests, markup left as source, equations over their numbers, pictures not drawn."
     tab, faults = context.new_page(), []
     tab.on("console", lambda m: faults.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
     tab.on("pageerror", lambda e: faults.append(f"script: {e}"))
@@ -58,6 +58,12 @@ def open_page(context, url: str, origin: str) -> list[str]:
             .filter(e => !e.closest('pre, .bibliography')).map(e => { const c = e.cloneNode(true); c.querySelectorAll('.math, code, pre').forEach(x => x.remove()); return c.textContent; })
             .filter(t => /\\\\[a-zA-Z]{2,}|\\$\\$|\\|\\s*[-\u2013\u2014]+\\s*\\||:::|\\}`|#\\|/.test(t)).map(t => 'markup left as source: ' + t.trim().slice(0, 80));
         return [...bare, ...wrong, ...loose]; }""")
+    math += tab.evaluate("""() => {
+        const box = (e, selector) => e.querySelector(selector)?.getBoundingClientRect();
+        const covers = (a, b) => a && b && a.right > b.left + 1 && a.left < b.right && a.bottom > b.top && a.top < b.bottom;
+        const run = [...document.querySelectorAll('div.math')].filter(e => covers(box(e, 'svg'), box(e, '.eqno'))).map(e => 'an equation runs into its number: ' + e.id);
+        const roles = [...document.querySelectorAll('article pre')].flatMap(e => e.textContent.match(/\\{(eq|prf:ref|numref|cite:p)\\}`[^`]*`/g) ?? []).map(t => 'a role is left in a source: ' + t);
+        return [...run, ...roles]; }""")
     pictures = tab.evaluate("[...document.images].filter(i => i.getClientRects().length && !(i.complete && i.naturalWidth)).map(i => i.src)")
     wide = tab.evaluate("Math.max(...[document.documentElement, ...document.querySelectorAll('.content')].map(e => e.scrollWidth - e.clientWidth))")
     faults += math + [f"picture not drawn: {p[:80]}" for p in pictures]
@@ -112,6 +118,8 @@ PLANTED = {
     "markup left": r"<article><p>Left as \frac{1}{2} source</p></article>",
     "left as source": "<article><p>| a | b | |---|---| | 1 | 2 |</p></article>",
     "picture not drawn": '<img alt="x" src="absent.png">',
+    "runs into its number": '<div class="math" style="position:relative"><mjx-container><svg width="300" height="20"></svg></mjx-container><span class="eqno" style="position:absolute;left:100px;top:0">(1)</span></div>',
+    "a role is left": "<article><pre>the bound {eq}`eq-bound`</pre></article>",
     "wider": '<div style="width:3000px">x</div>',
 }
 @pytest.mark.parametrize("fault", PLANTED)
