@@ -2,7 +2,7 @@
 
 A mutant changes one token of one function: a sign, an operator, a comparison, a number, a norm, a mask, a view. For each, a forked process imports the mutated module and runs the module's tests until one
 fails. Survivors are listed, and make the exit status 1. A mutant that cannot change behaviour is named below with the reason."""
-import argparse, ast, io, os, random, re, signal, sys, tempfile, time, tokenize
+import argparse, ast, io, os, random, re, shutil, signal, sys, tempfile, time, tokenize
 from importlib.abc import Loader, MetaPathFinder
 from importlib.util import spec_from_loader
 from pathlib import Path
@@ -186,6 +186,7 @@ def main():
         pids[pid] = i
         if sys.stderr.isatty(): print(f"\r{i+1}/{len(todo)} {module}, {time.time()-start:.0f} s ", end="", file=sys.stderr)
     while pids: collect(statuses, pids, todo, len(args.only))
+    shutil.rmtree(finders.parent)
     broken = [todo[i][0] for i in range(len(args.only)) if statuses[i] != 0]
     if broken: sys.exit(f"the tests of {', '.join(broken)} fail without any change")
     survivors = sum(statuses[i] == 0 for i in range(len(args.only), len(todo)))
