@@ -22,7 +22,9 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from .core import Check, above, below, draws, equal, run_rows, settles, stream
+from .runs import run_rows
+from .verdicts import Check, above, below, draws, equal, settles
+from .core import stream
 from .losses import adnce, contrast, nt_xent
 from .robust import anchors_with, gradient_law, worst_case
 

@@ -30,7 +30,8 @@ from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Normalize, v2
 
-from .core import PACKAGE, provenance, read_rows, replace_rows, stream
+from .ledger import PACKAGE, provenance, read_rows, replace_rows
+from .core import stream
 from .encoders import Encoder, build_encoder, stack
 from .images import Images, Views, digits
 from .losses import clip_loss, info_nce, nt_xent

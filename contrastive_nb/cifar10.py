@@ -27,7 +27,10 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .core import RUNS, Check, above, draws, equal, missing_runs, pick_device, read_rows, run_rows, settles, stream, write_atomic
+from .ledger import read_rows, write_atomic
+from .runs import RUNS, missing_runs, run_rows
+from .verdicts import Check, above, draws, equal, settles
+from .core import pick_device, stream
 from .encoders import Encoder
 from .images import CIFAR10, REGIMES, Images, Views, load_images, mosaic, to_float
 from .inductive import whitened_discrepancy

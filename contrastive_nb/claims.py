@@ -18,8 +18,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .core import (DRAWINGS, PACKAGE, SETTLERS, TIERS, ClaimError, claim, claims, provenance, read_rows,
-    replace_rows, run_claim, write_atomic)
+from .ledger import PACKAGE, provenance, read_rows, replace_rows, write_atomic
+from .verdicts import DRAWINGS, SETTLERS, TIERS, ClaimError, claim, claims, run_claim
 
 # %% ../nbs/90_claims.ipynb #7cc3f39d
 LEDGER = PACKAGE/"ledger"/"claims.jsonl"
@@ -45,7 +45,7 @@ def pending_row(
     tier:str, # The tier that is not settled
 )->dict: # A ledger row without checks
     "The row of a claim that has not been run, with the reason."
-    return dict(claim=key, tier=tier, verdict="not-run", reason=claim(key)["pending"][tier], checks=[], paper="", section=f"{claim(key)['chapter']}#{key}",
+    return dict(claim=key, tier=tier, verdict="not-run", reason=claim(key)["pending"][tier], checks=[], section=f"{claim(key)['chapter']}#{key}",
         seconds=0., time=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
 def run_one(
@@ -57,7 +57,7 @@ def run_one(
     start = time.perf_counter()
     try: return run_claim(key, tier)
     except Exception as e:
-        return dict(claim=key, tier=tier, verdict="error", reason=f"{type(e).__name__}: {e}", checks=[], paper="", section=f"{claim(key)['chapter']}#{key}",
+        return dict(claim=key, tier=tier, verdict="error", reason=f"{type(e).__name__}: {e}", checks=[], section=f"{claim(key)['chapter']}#{key}",
             seconds=round(time.perf_counter() - start, 2), time=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
 # %% ../nbs/90_claims.ipynb #ad0d32c8
@@ -112,7 +112,7 @@ def _picture(key:str)->str:
 def _section(row:dict)->str:
     c, e = claim(row["claim"]), html.escape
     checks = pd.DataFrame(row["checks"]).drop(columns="tolerance", errors="ignore").to_html(index=False, border=0, float_format="{:.6g}".format) if row["checks"] else ""
-    aside = "".join(f"<p>{label}: {e(row[k])}</p>" for k, label in [("paper", "The paper"), ("reason", "Reason")] if row.get(k))
+    aside = f"<p>The paper: {e(c['prints'])}</p>" + (f"<p>Reason: {e(row['reason'])}</p>" if row.get("reason") else "")
     return (f'<section id="{e(row["claim"])}-{row["tier"]}"><h2>{e(row["claim"])} <small>({c["kind"]}, paper {c["paper"]}, tier {row["tier"]})</small>: '
         f'<span class="verdict {row["verdict"]}">{row["verdict"]}</span></h2><p>{e(c["says"])}</p>{aside}{checks}{_picture(row["claim"]) if row["checks"] else ""}</section>')
 

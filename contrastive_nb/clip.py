@@ -25,7 +25,8 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from .core import Check, above, below, draws, equal, minimise, settles, stream
+from .verdicts import Check, above, below, draws, equal, settles
+from .core import minimise, stream
 from .graphs import laplacian, transition
 from .kernels import Exponential, Kernel, cosine, gaussian, unit
 from .losses import LearnedTemperature, clip_loss

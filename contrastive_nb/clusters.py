@@ -41,7 +41,10 @@ from sklearn.svm import SVC
 from torch import Generator, Tensor
 from torch.nn.functional import one_hot
 
-from .core import RUNS, Check, Config, above, below, draws, equal, provenance, replace_rows, run_rows, settles, stream
+from .ledger import provenance, replace_rows
+from .runs import RUNS, Config, run_rows
+from .verdicts import Check, above, below, draws, equal, settles
+from .core import stream
 from .kernels import gaussian
 from .losses import info_nce
 

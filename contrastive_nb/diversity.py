@@ -31,7 +31,9 @@ from scipy.stats import beta, norm
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .core import Check, Config, above, below, draws, equal, minimise, settles, stream
+from .runs import Config
+from .verdicts import Check, above, below, draws, equal, settles
+from .core import minimise, stream
 from .losses import info_nce, support_corrected_info_nce
 from .metrics import angle_error, linear_r2, mcc
 from .sphere import (cap_rule, cosine_rule, haar_orthogonal, log_mgf, mean_resultant, slice_concentration, slice_rule, sphere_rule, uniform_slice,

@@ -22,7 +22,8 @@ from scipy.optimize import brentq, minimize, minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from .core import Check, above, below, draws, equal, settles, stream
+from .verdicts import Check, above, below, draws, equal, settles
+from .core import stream
 from .losses import contrast, dro_info_nce, info_nce
 from .robust import anchors_with, chi2_ball, effective_sample_size, gradient_law, kl, kl_ball, radius, radius_ceiling, temperature_for_radius, tolerance_radius, top_weight, worst_case
 from .sphere import cosine_rule

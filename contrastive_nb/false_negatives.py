@@ -28,7 +28,10 @@ from torch.nn.functional import normalize, one_hot
 from torch.optim import Adam
 from tqdm.auto import tqdm
 
-from .core import RUNS, Check, Config, above, below, draws, equal, missing_runs, provenance, replace_rows, run_rows, settles, stream, write_atomic
+from .ledger import provenance, replace_rows, write_atomic
+from .runs import RUNS, Config, missing_runs, run_rows
+from .verdicts import Check, above, below, draws, equal, settles
+from .core import stream
 from .losses import chi2_worst, cvar_worst, debias, family, log_sum
 from .robust import kl, tolerance_radius
 

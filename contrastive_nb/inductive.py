@@ -36,7 +36,8 @@ from sklearn.datasets import load_digits
 from torch import Generator, Tensor
 from torch.nn.functional import conv2d, one_hot, pad
 
-from .core import Check, above, below, draws, equal, minimise, settles, stream
+from .verdicts import Check, above, below, draws, equal, settles
+from .core import minimise, stream
 from .graphs import laplacian, transition
 from .losses import generalized_spectral, spectral_contrastive
 from .processes import mixture_graph

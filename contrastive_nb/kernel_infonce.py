@@ -35,7 +35,10 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, normalize
 from tqdm.auto import tqdm
 
-from .core import RUNS, Check, Config, above, below, draws, equal, provenance, replace_rows, run_rows, settles, stream
+from .ledger import provenance, replace_rows
+from .runs import RUNS, Config, run_rows
+from .verdicts import Check, above, below, draws, equal, settles
+from .core import stream
 from .kernels import Concat, Exponential, Gaussian, Kernel, gaussian, laplacian
 from .losses import info_nce, kernel_info_nce, nt_xent
 from .metrics import knn_accuracy

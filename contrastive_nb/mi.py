@@ -25,7 +25,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.optim import Adam
 
-from .core import RUNS, Check, Config, above, below, draws, equal, provenance, replace_rows, run_rows, settles, stream
+from .ledger import provenance, replace_rows
+from .runs import RUNS, Config, run_rows
+from .verdicts import Check, above, below, draws, equal, settles
+from .core import stream
 from .losses import chi2_worst, family
 
 # %% ../nbs/21_mi.ipynb #a5ac0fa4

@@ -21,7 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from .core import pick_device, provenance, replace_rows
+from .ledger import provenance, replace_rows
+from .core import pick_device
 from .encoders import Encoder
 from .images import REGIMES, Images, NoData, digits, load_images, to_float
 from .metrics import goodness_of_fit, knn_accuracy

@@ -29,7 +29,8 @@ from scipy.optimize import brentq
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from .core import Check, above, below, draws, equal, minimise, settles, stream
+from .verdicts import Check, above, below, draws, equal, settles
+from .core import minimise, stream
 from .graphs import all_graphs, all_maps, block_graph, laplacian, sample_maps, stationary, transition, walk_spectrum
 from .kernels import gaussian
 from .losses import nt_xent, spectral_contrastive

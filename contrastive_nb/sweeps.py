@@ -14,7 +14,8 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from tqdm.auto import tqdm
 
-from .core import missing_runs, replace_rows, run_rows
+from .ledger import replace_rows
+from .runs import missing_runs, run_rows
 from .encoders import Encoder
 from .images import Images, load_images
 from .probes import probe, run_row

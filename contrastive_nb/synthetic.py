@@ -31,7 +31,10 @@ from torch.nn.functional import normalize
 from torch.optim import Adam
 from tqdm.auto import tqdm
 
-from .core import RUNS, Check, Config, above, below, canonical, draws, equal, missing_runs, pick_device, provenance, replace_rows, run_rows, settles, stream, write_atomic
+from .ledger import canonical, provenance, replace_rows, write_atomic
+from .runs import RUNS, Config, missing_runs, run_rows
+from .verdicts import Check, above, below, draws, equal, settles
+from .core import pick_device, stream
 from .losses import info_nce
 from .metrics import linear_r2, recovery_scores
 from .processes import PROCESSES, Process, make_process, rotate

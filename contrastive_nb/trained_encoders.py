@@ -23,7 +23,8 @@ from torch.nn.functional import normalize, one_hot
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from .core import Check, above, below, draws, equal, settles, stream
+from .verdicts import Check, above, below, draws, equal, settles
+from .core import stream
 from .inductive import corner_code, corners, probe_error, ring, sampling_frame, spurious, windows
 from .metrics import linear_r2
 from .processes import mixed_positives

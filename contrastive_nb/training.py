@@ -28,7 +28,9 @@ from torch.optim import AdamW, Optimizer
 from tqdm.auto import tqdm
 
 from . import losses
-from .core import Config, canonical, pick_device, stream, write_atomic
+from .ledger import canonical, write_atomic
+from .runs import Config
+from .core import pick_device, stream
 from .encoders import Encoder, build_encoder
 from .kernels import Concat, Exponential, laplacian
 from .images import Images, Views, fingerprint, read_tensors, to_float

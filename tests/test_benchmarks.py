@@ -7,7 +7,8 @@ from torch.testing import assert_close
 
 from contrastive_nb import benchmarks
 from contrastive_nb.benchmarks import CONTENDERS, KEY, STEPS, VIEWS, apart, bars, bench, lightly_steps, measure_training, measure_views, noise_images, our_steps, present, ratios, speeds
-from contrastive_nb.core import read_rows, stream
+from contrastive_nb.ledger import read_rows
+from contrastive_nb.core import stream
 from contrastive_nb.images import digits
 from contrastive_nb.training import PRESETS, start, train
 

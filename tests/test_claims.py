@@ -6,7 +6,9 @@ import pytest
 
 from contrastive_nb import __version__, claims as C
 from contrastive_nb.cli import COMMANDS, main
-from contrastive_nb.core import SETTLERS, ClaimError, claims, read_rows, source_digest
+from contrastive_nb.ledger import read_rows
+from contrastive_nb.verdicts import SETTLERS, ClaimError, claims
+from contrastive_nb.gone import source_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 

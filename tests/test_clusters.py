@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from contrastive_nb.clusters import (anchor_losses, best_error, blur, clean, clusters, cube, curvature, exact_loss, half_cube_gain, images, intertwined, law_loss, modes, multinomial_losses,
     pair_laws, preserving, quadrature, regularity, relu_head, splits, train_clusters)
-from contrastive_nb.core import read_rows
+from contrastive_nb.ledger import read_rows
 
 torch.set_num_threads(1)
 quick = settings(max_examples=40, deadline=None)

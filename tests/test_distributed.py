@@ -10,7 +10,7 @@ from torch.testing import assert_close
 here = Path(__file__).parent
 sys.path.insert(0, str(here))
 import distributed_worker as w
-from contrastive_nb.core import read_rows
+from contrastive_nb.ledger import read_rows
 from contrastive_nb.images import digits
 from contrastive_nb.training import PRESETS, read_checkpoint, share, train
 

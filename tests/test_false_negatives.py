@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from contrastive_nb import false_negatives as F
 from contrastive_nb.adnce import gaussian_weights, toy_frame, toy_tuned, two_temperature_info_nce, weighted_loss
-from contrastive_nb.core import read_rows, stream
+from contrastive_nb.ledger import read_rows
+from contrastive_nb.core import stream
 from contrastive_nb.dro import radius_info_nce
 from contrastive_nb.false_negatives import LOSSES, Cell, best_temperature, cell_losses, certified_temperature, class_labels, cosines, encode, fresh_weights, game, grid, make_world, negative_table, price, probes, result, trial_frame, tuned
 from contrastive_nb.losses import hard_negative_info_nce

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 
 from contrastive_nb import kernel_infonce as K
-from contrastive_nb.core import read_rows
+from contrastive_nb.ledger import read_rows
 from contrastive_nb.kernels import Concat, Exponential, gaussian, laplacian
 from contrastive_nb.losses import kernel_info_nce, nt_xent
 

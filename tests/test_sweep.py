@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from contrastive_nb.core import missing_runs, read_rows, replace_rows, run_rows
+from contrastive_nb.ledger import read_rows, replace_rows
+from contrastive_nb.runs import missing_runs, run_rows
 from contrastive_nb.sweeps import run_apart, sweep
 from contrastive_nb.training import PRESETS
 

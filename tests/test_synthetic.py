@@ -10,7 +10,8 @@ from scipy.special import ive
 from torch.testing import assert_close
 
 from contrastive_nb import synthetic
-from contrastive_nb.core import read_rows, stream
+from contrastive_nb.ledger import read_rows
+from contrastive_nb.core import stream
 from contrastive_nb.processes import PROCESSES, make_process, patches, spiral
 from contrastive_nb.sphere import haar_orthogonal, mean_resultant, slice_concentration, uniform_sphere
 from contrastive_nb.synthetic import (Capped, CheckpointError, Recovery, batch_loss, degree, draw_batch, estimate_loss, fit, floor_loss, forget_u, isometry_loss, keep_u, load_state,

@@ -11,7 +11,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from contrastive_nb import losses, training
-from contrastive_nb.core import read_rows, stream
+from contrastive_nb.ledger import read_rows
+from contrastive_nb.core import stream
 from contrastive_nb.encoders import ENCODERS, build_encoder, initialise, parameter_count
 from contrastive_nb.images import DataError, NoData, Views, digits
 from contrastive_nb.probes import extract, linear_accuracy, load_or_digits, probe, probe_command, runs_frame, train_command
