@@ -5,7 +5,7 @@ EXTRAS ?= dev
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: reproduce test site lab dist check readme mutate clean
+.PHONY: reproduce test site lab dist check readme mutate fresh clean
 .DEFAULT_GOAL := reproduce
 
 $(VENV)/ready-$(EXTRAS): pyproject.toml settings.ini setup.py constraints.txt
@@ -33,6 +33,15 @@ check: env ## modules, README and notebooks are in step with the sources
 	$(BIN)/nbdev-clean
 	$(BIN)/python docs/readme.py
 	git diff --exit-code
+	$(BIN)/contrastive-nb verify
+
+fresh: env ## record again what is stale; run index, README and the claims page anew
+	$(BIN)/contrastive-nb verify --replay || true
+	$(BIN)/contrastive-nb reproduce --tier fast --only stale --record
+	$(BIN)/contrastive-nb reproduce --tier slow --only stale --record
+	for page in index 00e_verify 90_claims; do $(BIN)/nbdev-test nbs/$$page.ipynb --n-workers 0 --do-print --save; done
+	$(BIN)/nbdev-clean
+	$(BIN)/python docs/readme.py
 
 mutate: env ## break losses, samplers and metrics one token at a time and demand a failing test
 	$(BIN)/python tests/mutate.py

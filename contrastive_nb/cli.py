@@ -16,6 +16,8 @@ from . import __version__
 # %% ../nbs/99_cli.ipynb #c7706381
 COMMANDS = {
     "reproduce": ("contrastive_nb.claims", "reproduce", "settle the claims of a tier and write the report: the main job"),
+    "verify": ("contrastive_nb.verify", "verify", "do the recorded verdicts belong to the code that stands here? seconds"),
+    "ledger": ("contrastive_nb.verify", "ledger_command", "take over the rows that another checkout has recorded"),
     "claims": ("contrastive_nb.claims", "list_claims", "list the claims and the recorded verdicts"),
     "recover": ("contrastive_nb.synthetic", "recover", "train on a synthetic process and measure how well the latents are recovered"),
     "toy": ("contrastive_nb.false_negatives", "toy", "the false-negative laboratory: rate x temperature x loss on a toy with oracle labels"),
@@ -47,7 +49,7 @@ def main(
         return 2
     module, name, _ = COMMANDS[argv[0]]
     command = getattr(import_module(module), name)
-    args = vars(anno_parser(command, prog=f"contrastive-nb {argv[0]}", pos=["what"]).parse_args(argv[1:]))
+    args = vars(anno_parser(command, prog=f"contrastive-nb {argv[0]}", pos=["what", "source"]).parse_args(argv[1:]))
     try: return command(**{k: v for k, v in args.items() if k not in ("pdb", "xtra")}) or 0
     except (ValueError, TypeError, OSError, KeyError) as e:
         print(f"contrastive-nb {argv[0]}: {e}", file=sys.stderr)

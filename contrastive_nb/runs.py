@@ -173,7 +173,9 @@ def make_row(
     "The row of a finished run, with its rehearsal, the digest of the code, and where it comes from."
     row = dict(kind=kind, key=config.key, config=config.as_dict(), **measured, seconds=round(seconds, 2), time=now(),
         code=maker_digest(kind), **provenance(device))
-    return row | dict(replay=rehearse(row, root))
+    begin = perf_counter()
+    again = rehearse(row, root)
+    return row | dict(replay=again, replay_seconds=round(perf_counter() - begin, 2))
 
 def complete(
     kind:str, # What is run
