@@ -166,7 +166,7 @@ def settings_frame()->pd.DataFrame: # One row a published setting
         rows.append(row)
     return pd.DataFrame(rows).set_index("data")
 
-@settles("adnce-effective-temperature", paper="the abstract gives over-conservatism and sensitivity to outliers as the reason for the weights")
+@settles("adnce-effective-temperature")
 def adnce_effective_temperature()->Iterator[Check]:
     "Peak and hardest similarity of every published setting; distance to the nearest plain temperature; a setting that does demote."
     frame, s = settings_frame(), torch.linspace(-1, 1, 2001, dtype=torch.double)
@@ -281,7 +281,7 @@ def weighted_loss(
     logits = similarities/temperature*weights if multiply else similarities/temperature + weights.log()
     return cross_entropy(torch.cat([positive[:, None]/temperature, logits], 1), torch.zeros(len(positive), dtype=torch.long, device=logits.device))
 
-@settles("adnce-downstream-bug", paper="two public re-implementations multiply the logit by the weight")
+@settles("adnce-downstream-bug")
 def adnce_downstream_bug()->Iterator[Check]:
     "Value, gradient and invariance of the right and the mistaken loss on batches with one outlier."
     f, p = outlier_batches(), torch.full((200,), .7, dtype=torch.double)
@@ -319,7 +319,7 @@ def toy_tuned(
     "Accuracy of each seed at the trial with the best mean over the other seeds."
     return pd.DataFrame({key: {s: a.xs(s)[a.drop(s).mean().idxmax()] for s in a.index} for key, a in ((k, g.droplevel([0, 1])) for k, g in frame.groupby(level=["loss", "rate"]))}).T.rename_axis(["loss", "rate"])
 
-@settles("adnce-downstream-bug", "slow", paper="two public re-implementations multiply the logit by the weight")
+@settles("adnce-downstream-bug", "slow")
 def adnce_downstream_bug_trained()->Iterator[Check]:
     "Accuracy after training with the right and the mistaken loss, tuned alike, without and with false negatives; paired over seeds."
     frame = toy_frame(run_rows("false-negatives"))

@@ -265,7 +265,7 @@ def genuine(
     "Runs whose pixels are CIFAR-10's, all of them, by fingerprint."
     return sum(r["data"]["digest"] == CIFAR10.digest and r["data"]["train"] == 50_000 for r in run_rows(f"cifar10-{what}-{budget}"))
 
-@settles("div-cifar", tier="slow", states="not-reproduced", paper="the text says that the lead of ResNet over the MLP widens; by its own Figure 3 it shrinks")
+@settles("div-cifar", tier="slow", states="not-reproduced")
 def div_cifar()->Iterator[Check]:
     "The lead of the convolutional encoder over the MLP, paired over seeds, and the same from the paper's figure."
     grid, f = grid_frame(), cifar_frame("grid")
@@ -330,7 +330,7 @@ def adnce_cifar()->Iterator[Check]:
         yield above(f"ADNCE less {rival}, points, mean less two standard errors", mean - 2*se, 0)
     yield from fairness()
 
-@settles("spec-kernels-cifar", tier="slow", states="not-reproduced", paper="as reported, at 400 epochs the simple sum has 91.72 and SimCLR 90.60 per cent: a lead of 1.12 points")
+@settles("spec-kernels-cifar", tier="slow", states="not-reproduced")
 def spec_kernels_cifar()->Iterator[Check]:
     "The simple sum, which the paper reports as best, less the Gaussian kernel, that is NT-Xent."
     mean, se = paired(losses_frame(), "simple_sum", "nt_xent")

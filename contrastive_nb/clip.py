@@ -203,7 +203,7 @@ def rewriting_frame(
             rows.append(dict(m=m, seed=seed, second=s[1].item()**2, fourth=s[3].item()**2, spectral=cluster_score(spectral_images(pairs, 3), 3), clip=cluster_score(embed_pairs(pairs, 3, g), 3) if seed < embedded else math.nan))
     return pd.DataFrame(rows)
 
-@settles("spec-laclip", paper="as reported: rewriting makes clusters denser, without a condition on who shares a rewriting")
+@settles("spec-laclip")
 def spec_laclip()->Iterator[Check]:
     "Singular values in closed form, recovery of planted clusters from drawn rewritings, private rewritings and a rewriter that mixes all."
     for c, size, leak in [(2, 5, 0.), (3, 12, .1), (4, 6, .5)]:

@@ -437,7 +437,7 @@ def step_bound(d:int, beta:float, negatives:int)->float: # Negative
     "Rise of a step in the limit at the uniform law, per squared distance from it."
     return -((1 - (1 - torch.arange(1, d + 1, dtype=torch.double)/d)**2)*curvature(d, beta, negatives)).min().item()
 
-@settles("clus-blurring", states="holds-with-correction", paper="Lemma 18: the binomially weighted sum of increments is negative")
+@settles("clus-blurring", states="holds-with-correction")
 def clus_blurring()->Iterator[Check]:
     "The chain's identities, the sum of Lemma 18, descent on many laws above the threshold and ascent below, the step that fails for two negatives, a search for more."
     draw = lambda d: random_laws(d, 20, stream(0, "clus-blurring", d), 3.)
@@ -848,7 +848,7 @@ def affine_labellings(d:int, largest:int=3)->tuple[Tensor,Tensor]: # Two (2^(2^d
         forbidden |= both.all(0)
     return made, forbidden
 
-@settles("clus-relu-head", states="holds-with-correction", paper="output weights of 1 and -1 (proof of Theorem 8)")
+@settles("clus-relu-head", states="holds-with-correction")
 def clus_relu_head()->Iterator[Check]:
     "Every labelling of the cube for d = 2, 3, 4 with the ReLU head and with an affine head; the enumerated minimiser with every task."
     for d, count in ((2, 14), (3, 104), (4, 1_882)):

@@ -408,7 +408,7 @@ def div_vmf_optimum()->Iterator[Check]:
     yield below("full support but kappa tau = 1/2: normalise(z + 2 e_1) over the isometry", map_loss(shifted, half, .3) - map_loss(maps["isometry"], half, .3), -.02, role="control")
 
 # %% ../nbs/10_diversity.ipynb #10930875
-@settles("div-temperature-match", paper="the condition is drawn from the range of h(z).h(z~) alone; the range gives kappa tau <= 1, and equality needs that codes and latents have the same dimension")
+@settles("div-temperature-match")
 def div_temperature_match()->Iterator[Check]:
     "The identity's divergence on a grid of concentrations and temperatures; free codes in three and more dimensions."
     grid = [(kappa, ct, model_divergence(lambda z: z, kappa, ct/kappa)) for kappa in (.5, 2., 10/3, 10.) for ct in (.25, .5, .8, 1., 1.25, 2., 4.)]
@@ -701,7 +701,7 @@ def best_r2_of_minimisers(
         return torch.trace(C.T @ torch.linalg.solve(V, C))
     return r2(minimise(lambda planes: -r2(planes), torch.randn(n, 3, 2, generator=stream(seed, "planes"), dtype=torch.double), tolerance=1e-9)).item()
 
-@settles("div-sampler-mismatch", paper="adapted InfoNCE makes isometries optimal again and recovers only partially in the experiments; the sampler of the experiments is another than that of the theorem")
+@settles("div-sampler-mismatch")
 def div_sampler_mismatch()->Iterator[Check]:
     "Identity and collapse under both samplers; R2 of the minimisers; the printed losses and R2 of adapted InfoNCE."
     six, thirteen, collapse = Positives(fixed=1), Positives(fixed=1, concentration="constant"), tilt(math.inf)
@@ -901,7 +901,7 @@ def cap_loss(
     U = w @ (G/temperature + w.log()).logsumexp(1)
     return U.item() - (eigen*energy).sum()/temperature, energy
 
-@settles("div-cap", paper="diversity is called necessary for recovery in abstract and conclusion; proved is that recovery fails when coordinates are fixed")
+@settles("div-cap")
 def div_cap()->Iterator[Check]:
     "The certificate over half-angles and dimensions, its inequality on actual maps, the library's loss, and a law for which it fails."
     T, rng = .3, stream(0, "div-cap")

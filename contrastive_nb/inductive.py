@@ -340,7 +340,7 @@ def gated_row(
     return dict(wins=wins, error=probe_error(settings[wins] @ U.T, settings[0], graph.sum(1)).item(), bound=alpha/beta/(1 - 3*alpha))
 
 # %% ../nbs/50_inductive.ipynb #b129fa6b
-@settles("ind-thm36", states="holds-with-correction", paper="the class need only be closed under scaling of coordinates, and lambda > alpha/P_min (Theorem 3.6, Assumption 3.5)")
+@settles("ind-thm36", states="holds-with-correction")
 def ind_thm36()->Iterator[Check]:
     "The bound over a sweep of graphs, the universal class beside it, and the class for which the printed condition is too weak."
     frame = cluster_frame()
@@ -506,7 +506,7 @@ def eigen_frame()->pd.DataFrame: # One row a setting
         for leak in (.003, .01, .03, .1, .2, .3, .4) for lam in (.3, 1., 100.)])
 
 # %% ../nbs/50_inductive.ipynb #3d63cf12
-@settles("ind-thm45", paper="the bound up to a constant; the constants 2, 4 and 16 are those of its proof (Appendix C)")
+@settles("ind-thm45")
 def ind_thm45()->Iterator[Check]:
     "Both bounds over a sweep of leaking cubes, the distance against its formula, and a class that breaks the assumption."
     frame = eigen_frame()
@@ -1144,7 +1144,7 @@ def digit_frame()->pd.DataFrame: # One row a class and an m
 TABLE_1 = pd.DataFrame({10: [.131, .053, .080, .072], 30: [.166, .090, .093, .108], 100: [.224, .163, .138, .168], 300: [.521, .459, .340, .389]},
     index=["ResNet-18", "ResNet-101", "Wide ResNet", "ViT"]).rename_axis("CIFAR-10 test set").rename_axis("m", axis=1) # the paper's Table 1
 
-@settles("ind-phi-curves", states="holds-with-correction", paper="the table's numbers are called the fraction of edges between clusters (Section 6); by its own whitening they are phi_m/m, twice that fraction for balanced clusters")
+@settles("ind-phi-curves", states="holds-with-correction")
 def ind_phi_curves()->Iterator[Check]:
     "Exact curves of the classes on the synthetic laws, and the normalisation of the paper's table."
     d, s = 6, 2

@@ -133,7 +133,7 @@ def unsymmetrised_error(
     return (Z.T @ (laplacian(P) - torch.eye(len(P)) + P) @ Z).trace()/temperature
 
 # %% ../nbs/30_spectral.ipynb #15b440d8
-@settles("spec-laplacian", paper="expositions of the proof write the Laplacian of the similarity graph and do not say which one when the graph is not symmetric")
+@settles("spec-laplacian")
 def spec_laplacian()->Iterator[Check]:
     "The trace form against the cross-entropy; the error of the unsymmetrised form, its closed form, and where it vanishes."
     for n, d, temperature, loops in [(5, 2, .5, False), (24, 3, .1, False), (60, 8, 2., True)]:
@@ -500,7 +500,7 @@ def temperature_frame(
     return pd.DataFrame(rows)
 
 # %% ../nbs/30_spectral.ipynb #04397c35
-@settles("spec-eigenspace", paper="the abstract equates InfoNCE with spectral clustering on the similarity graph; that its minimiser spans eigenvectors is how this is often read")
+@settles("spec-eigenspace")
 def spec_eigenspace()->Iterator[Check]:
     "Angles of the minimiser, of early-stopped flows and of the sphere's cut, on a graph of 24 nodes."
     graph, draw = four_blocks(), torch.randn(24, 22, generator=stream(0, "spec-eigenspace"), dtype=torch.double)

@@ -680,7 +680,7 @@ def trained_mismatch()->Iterator[Check]:
     yield above("Eq. 6, identity: best of five R2", recorded(1, "identity/corrected, Eq. 6", 5).most.item(), .95, role="control")
 
 # %% ../nbs/60_synthetic.ipynb #8fc121d9
-@settles("div-cap", "slow", paper="diversity is called necessary for recovery in abstract and conclusion; proved is that recovery fails when coordinates are fixed")
+@settles("div-cap", "slow")
 def trained_cap()->Iterator[Check]:
     "Three seeds with positives inside a cap: recovery, and the isometry's exact loss."
     runs = pd.DataFrame([r for r in recovery_rows() if r["config"].get("half_angle") == 60 and r["config"]["steps"] == 600])

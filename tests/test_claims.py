@@ -1,5 +1,6 @@
 "Every claim is settled or says why not, in its chapter and in the committed ledger; the commands answer."
 import json, re, subprocess, sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,22 @@ import pytest
 from contrastive_nb import __version__, claims as C
 from contrastive_nb.cli import COMMANDS, main
 from contrastive_nb.ledger import read_rows
-from contrastive_nb.verdicts import SETTLERS, ClaimError, claims
+from contrastive_nb.verdicts import SETTLERS, TIERS, ClaimError, claims
 from contrastive_nb.gone import source_digest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+def test_claim_list_is_well_formed():
+    for key, c in claims().items():
+        assert {"paper", "kind", "says", "prints", "tiers", "chapter"} <= set(c) <= {"paper", "kind", "source", "says", "prints", "rests_on", "tiers", "chapter", "pending"}, key
+        assert c["paper"] in set("ABCDE") and c["kind"] in {"theorem", "identity", "counterexample", "table", "erratum", "extension"}, key
+        assert c["tiers"] and c["tiers"] == [t for t in TIERS if t in c["tiers"]] and set(c.get("pending", {})) <= set(c["tiers"]), key
+        assert c["says"].endswith(".") and c["prints"].strip() == c["prints"] != "" and (c["prints"] == "no number" or c["prints"].endswith(".")), key
+
+def test_claims_rest_on_known_claims_without_a_circle():
+    rests = {key: c.get("rests_on", []) for key, c in claims().items()}
+    for key, on in rests.items(): assert len(set(on)) == len(on) and set(on) <= set(rests), key
+    TopologicalSorter(rests).prepare() # raises CycleError, which names the circle
 
 def test_every_claim_is_settled_or_pending(): assert C.unsettled() == {}
 
