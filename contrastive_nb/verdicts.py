@@ -109,7 +109,6 @@ def settles(
     key:str, # The claim
     tier:str="fast", # "fast", "slow" or "full"
     states:str="holds", # The verdict that the page states
-    paper:str="", # To go
 )->Callable: # Decorator for a function without required arguments that yields checks
     "Register the function that settles a claim. Raises `ValueError` when another function settles it already."
     if tier not in claim(key)["tiers"]: raise ValueError(f"claim {key} has tiers {claim(key)['tiers']}, not {tier!r}")
@@ -167,7 +166,7 @@ class Settled(dict):
 
     def _repr_markdown_(self):
         c = claim(self["claim"])
-        paper = f"\n\nThe paper: {c['prints']}" if c.get("prints", "no number") != "no number" else ""
+        paper = f"\n\nThe paper: {c['prints']}" if c["prints"] != "no number" else ""
         return f"**{self['claim']}** ({c['kind']}, tier {self['tier']}): *{self['verdict']}*. {c['says']}{paper}\n\n{checks_table(self)}"
 
 def settle(

@@ -7,9 +7,9 @@ import pytest
 
 from contrastive_nb import __version__, claims as C
 from contrastive_nb.cli import COMMANDS, main
-from contrastive_nb.ledger import read_rows
+from contrastive_nb.ledger import LedgerError, read_rows
 from contrastive_nb.verdicts import SETTLERS, TIERS, ClaimError, claims
-from contrastive_nb.gone import source_digest
+from contrastive_nb.verify import settler_digests
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,18 +27,12 @@ def test_claims_rest_on_known_claims_without_a_circle():
 
 def test_every_claim_is_settled_or_pending(): assert C.unsettled() == {}
 
-def test_the_committed_ledger_covers_every_claim():
+def test_the_committed_ledger_states_what_the_pages_state():
     C.load_chapters()
-    rows = {(r["claim"], r["tier"]): r for r in read_rows(C.LEDGER)}
-    assert set(rows) == {(k, t) for k, c in claims().items() for t in c["tiers"]}
-    for (key, tier), row in rows.items():
+    for row in read_rows(C.CLAIM_ROWS):
+        key, tier = row["claim"], row["tier"]
         if row["verdict"] == "not-run": assert row["reason"] and (key, tier) not in SETTLERS, f"{key} ({tier}) is settled but not recorded"
         else: assert row["verdict"] == SETTLERS[key, tier][1], f"{key} ({tier}): the ledger says {row['verdict']}"
-
-def test_recorded_fast_rows_come_from_the_present_code():
-    C.load_chapters()
-    stale = [r["claim"] for r in read_rows(C.LEDGER) if r["tier"] == "fast" and r["checks"] and r["source"] != source_digest(SETTLERS[r["claim"], "fast"][0])]
-    assert not stale, f"run `contrastive-nb reproduce --record --only {','.join(stale)}`"
 
 def test_every_settling_function_is_shown_in_its_chapter():
     C.load_chapters()
@@ -49,25 +43,26 @@ def test_every_settling_function_is_shown_in_its_chapter():
 
 def test_a_failing_claim_is_an_error_and_is_not_recorded(tmp_path, monkeypatch, capsys):
     C.load_chapters()
-    f, _, paper = SETTLERS["spec-rows", "fast"]
-    monkeypatch.setitem(SETTLERS, ("spec-rows", "fast"), (f, "refuted", paper))
-    monkeypatch.setattr(C, "LEDGER", tmp_path/"claims.jsonl")
+    f, _ = SETTLERS["spec-rows", "fast"]
+    monkeypatch.setitem(SETTLERS, ("spec-rows", "fast"), (f, "refuted"))
+    monkeypatch.setattr(C, "CLAIM_ROWS", tmp_path/"claims.jsonl")
+    monkeypatch.setattr(C, "require_traceable", lambda what: None)
     assert C.reproduce(only="spec-rows", out=str(tmp_path/"report")) == 1
     assert "the page states 'refuted', the checks say 'holds'" in capsys.readouterr().out
     with pytest.raises(ClaimError, match="not recorded, since these fail: spec-rows"): C.reproduce(only="spec-rows", out=str(tmp_path/"report"), record=True)
-    assert not C.LEDGER.exists()
+    assert not C.CLAIM_ROWS.exists()
 
 def test_a_killed_slow_run_keeps_its_rows(tmp_path, monkeypatch):
     C.load_chapters()
-    calls = []
+    calls, present = [], settler_digests()
     def run(key, tier):
         calls.append(key)
         if len(calls) == 3: raise KeyboardInterrupt
         return C.pending_row("div-table1", "full") | dict(claim=key, tier=tier, verdict="holds", checks=[dict(name="x", measured=1., relation="=", expected=1., tolerance=0., role="claim", passed=True)],
-            **{k: C.provenance()[k] for k in ("commit", "versions")})
+            code=present[key, tier], reads={}, versions=C.provenance()["versions"])
     monkeypatch.setattr(C, "run_one", run)
     slow = [k for k, c in claims().items() if k.startswith("clus-") and "slow" in c["tiers"]]
-    for key in slow: monkeypatch.setitem(SETTLERS, (key, "slow"), (run, "holds", ""))
+    for key in slow: monkeypatch.setitem(SETTLERS, (key, "slow"), (run, "holds"))
     with pytest.raises(KeyboardInterrupt): C.reproduce("slow", "clus-*", str(tmp_path))
     assert C.reproduce("slow", "clus-*", str(tmp_path)) == 0
     assert sorted(calls) == sorted(slow + [slow[2]]) # only the interrupted claim ran twice
@@ -85,3 +80,10 @@ def test_bad_arguments_end_in_one_line(capsys):
     assert main(["brew"]) == 2 and "unknown command 'brew'" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="no claim matches 'nope'"): main(["reproduce", "--only", "nope"])
     with pytest.raises(SystemExit, match="unknown tier 'quick'"): main(["reproduce", "--tier", "quick"])
+
+def test_a_row_of_uncommitted_code_is_not_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(C, "CLAIM_ROWS", tmp_path/"claims.jsonl")
+    monkeypatch.setattr("contrastive_nb.ledger.changed", lambda: ["contrastive_nb/losses.py"])
+    with pytest.raises(LedgerError, match="1 files of the package differ from the commit .contrastive_nb/losses.py.: commit first"):
+        C.reproduce(only="spec-rows", out=str(tmp_path/"report"), record=True)
+    assert not C.CLAIM_ROWS.exists() and not (tmp_path/"report").exists()
