@@ -111,7 +111,7 @@ def _section(row:dict)->str:
     c, e = claim(row["claim"]), html.escape
     checks = pd.DataFrame(row["checks"]).drop(columns="tolerance", errors="ignore").to_html(index=False, border=0, float_format="{:.6g}".format) if row["checks"] else ""
     found = {(r["claim"], r["tier"]): r["verdict"] for r in read_rows(CLAIM_ROWS)}
-    aside = f"<p>The paper: {e(c['prints'])}</p>" + "".join(f"<p>{e(s)}</p>" for s in grounds(row["claim"], found))
+    aside = ("<p>The paper prints no number.</p>" if c["prints"] == "no number" else f"<p>The paper: {e(c['prints'])}</p>") + "".join(f"<p>{e(s)}</p>" for s in grounds(row["claim"], found))
     aside += (f"<p>Reason: {e(row['reason'])}</p>" if row.get("reason") else "")
     return (f'<section id="{e(row["claim"])}-{row["tier"]}"><h2>{e(row["claim"])} <small>({c["kind"]}, paper {c["paper"]}, tier {row["tier"]})</small>: '
         f'<span class="verdict {row["verdict"]}">{row["verdict"]}</span></h2><p>{e(c["says"])}</p>{aside}{checks}{_picture(row["claim"]) if row["checks"] else ""}</section>')
