@@ -56,7 +56,8 @@ def name(
     row:dict, # Row of a run, or of a claim
 )->tuple[str,str]: # (kind, key), or (claim, tier)
     "What tells a row from the others."
-    return (row["kind"], row["key"]) if "kind" in row else (row["claim"], row["tier"])
+    if "claim" in row: return row["claim"], row["tier"]
+    return row["kind"], row["key"]
 
 def settler_digests()->dict[tuple[str,str],str]: # (claim, tier) -> digest
     "Digests of all settling functions, read from the source."
@@ -127,10 +128,15 @@ def _table(standings:dict, parts:list[str])->str:
     "How many rows of each part have which standing."
     columns = [*STANDINGS, "not-run"]
     count = Counter(zip(parts, standings.values()))
-    def line(head, cells): return f"{head:<32}" + "".join(f"{cell:>{len(column) + 3}}" for cell, column in zip(cells, columns))
-    lines = [line("", columns)]
-    for part in sorted(set(parts)): lines.append(line(part, [count[part, c] or "" for c in columns]))
+    lines = [_table_line("", dict(zip(columns, columns)))]
+    for part in sorted(set(parts)):
+        lines.append(_table_line(part, {c: count[part, c] or "" for c in columns}))
     return "\n".join(lines)
+
+def _table_line(head:str, cells:dict)->str:
+    "Cells below their column."
+    padded = [f"{cell:>{len(column) + 3}}" for column, cell in cells.items()]
+    return f"{head:<32}" + "".join(padded)
 
 def _some(what:str, names:list[str], most:int=8)->Iterator[str]:
     "A line that names the first few."
