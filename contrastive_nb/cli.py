@@ -49,7 +49,7 @@ def main(
         return 2
     module, name, _ = COMMANDS[argv[0]]
     command = getattr(import_module(module), name)
-    args = vars(anno_parser(command, prog=f"contrastive-nb {argv[0]}", pos=["what", "source"]).parse_args(argv[1:]))
+    args = vars(anno_parser(command, prog=f"contrastive-nb {argv[0]}", pos=["what"]).parse_args(argv[1:]))
     try: return command(**{k: v for k, v in args.items() if k not in ("pdb", "xtra")}) or 0
     except (ValueError, TypeError, OSError, KeyError) as e:
         print(f"contrastive-nb {argv[0]}: {e}", file=sys.stderr)

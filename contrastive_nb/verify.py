@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Annotated
 
-from fastcore.script import Param
 from tqdm import tqdm
 
 from .ledger import PACKAGE, LedgerError, lacking_rows, read_rows, replace_rows
@@ -61,10 +61,7 @@ def name(
 
 def settler_digests()->dict[tuple[str,str],str]: # (claim, tier) -> digest
     "Digests of all settling functions, read from the source."
-    found = {}
-    for (key, *tier), place in registered("settles").items():
-        found[key, tier[0] if tier else "fast"] = code_digest(*place)
-    return found
+    return {which: code_digest(*place) for which, place in registered("settles", "key", "tier").items()}
 
 # %% ../nbs/00e_verify.ipynb #1b9c8431
 def claim_standing(
@@ -203,7 +200,7 @@ def load_replays()->None:
     for module in modules: import_module(f"contrastive_nb.{module}")
 
 def verify(
-    replay:Param("Also repeat rehearsals: of one row of each kind and standing, or of `all`", str, nargs="?", const="some")="",
+    replay:Annotated[str, dict(nargs="?", const="some")]="", # Also repeat rehearsals: of one row of each kind and standing, or of "all"
     root:str="", # Copy of the image data, for replays
     folder:str="", # Folder of ledgers; those of the package by default
 )->int: # Exit status: 1 where something is broken or stale
