@@ -4,6 +4,7 @@ Three steps, none of which runs a cell (the outputs stored in the notebooks are 
 
 1. nbdev's processors, those of its `proc_nbs`, drop the hidden cells of a notebook and add a `show_doc` cell per exported name;
 2. this file turns the directives and cells that they leave into what Sphinx reads, and writes docs/_src:
+   - a cell marked `exporti`, which exports no public name, is printed: a settling function as it stands, a frame or a figure folded;
    - the front matter becomes a heading, with the notebook's number, and a subtitle;
    - `label`, `fig-cap` and `fig-alt` become a numbered figure with caption and alternative text;
    - `echo: false`, `hide_input`, `code-fold`, `output: false` and `include: false` become cell tags;
@@ -61,6 +62,12 @@ def imports_only(source: str) -> bool:
     except SyntaxError: return False
     return bool(body) and all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in body)
 
+def print_evidence(cell: dict):
+    "A cell that exports without a public name is shown: a settling function as it stands, what computes its frames and figures folded."
+    if cell["cell_type"] != "code" or not re.match(r"#\|\s*exporti\b", cell["source"]): return
+    rest = cell["source"].split("\n", 1)[1]
+    cell["source"] = rest if "@settles(" in rest else f"#| code-fold: true\n{rest}"
+
 def shown(cell: dict) -> str | None:
     "The name that a `show_doc` cell documents."
     m = re.match(r"show_doc\(([\w.]+)", split_directives(cell["source"])[1]) if cell["cell_type"] == "code" else None
@@ -72,6 +79,7 @@ class Page:
         self.name, self.problems = path.stem, []
         nb = read_nb(path)
         m = re.search(r"^#\|\s*default_exp\s+([\w.]+)", "\n".join(c.source for c in nb.cells), re.M)
+        for c in nb.cells: print_evidence(c)
         Processors()(nb)
         self.cells = [c for c in nb.cells if "source" in c]
         self.module = m and f"{PACKAGE}.{m.group(1)}"
