@@ -1148,6 +1148,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'contrastive_nb.reach._Names': ('reach.html#_names', 'contrastive_nb/reach.py'),
                                       'contrastive_nb.reach._Names.__init__': ('reach.html#_names.__init__', 'contrastive_nb/reach.py'),
                                       'contrastive_nb.reach._Names.brackets': ('reach.html#_names.brackets', 'contrastive_nb/reach.py'),
+                                      'contrastive_nb.reach._Names.change': ('reach.html#_names.change', 'contrastive_nb/reach.py'),
                                       'contrastive_nb.reach._Names.name': ('reach.html#_names.name', 'contrastive_nb/reach.py'),
                                       'contrastive_nb.reach._Names.see': ('reach.html#_names.see', 'contrastive_nb/reach.py'),
                                       'contrastive_nb.reach._Owners': ('reach.html#_owners', 'contrastive_nb/reach.py'),

@@ -106,15 +106,16 @@ def _scope(nodes)->tuple[set[str],set[str]]:
 
 def _bound(nodes)->set[str]: return _scope(nodes)[0]
 
-# %% ../nbs/00b_reach.ipynb #5f8d361f
-def _path(node)->tuple[str,...]:
-    "The dotted path of a node: `a.b[i].c` is a, b, [], c. Empty where no name stands at its root."
+# %% ../nbs/00b_reach.ipynb #8f3029af
+def _path(node, calls:bool=False)->tuple[str,...]:
+    "The dotted path of a node: `a.b[i].c` is a, b, [], c. Empty where no name stands at its root, or only behind a call."
     if type(node) is ast.Name: return (node.id,)
+    if calls and type(node) is ast.Call: return (path := _path(node.func, True)) and (*path, "()")
     if type(node) not in (ast.Attribute, ast.Subscript): return ()
-    root = _path(node.value)
-    return root and (*root, node.attr if type(node) is ast.Attribute else "[]")
+    path = _path(node.value, calls)
+    return path and (*path, node.attr if type(node) is ast.Attribute else "[]")
 
-# %% ../nbs/00b_reach.ipynb #df1d8868
+# %% ../nbs/00b_reach.ipynb #f004d1f2
 class _Names:
     "The free names of syntax: dotted paths that are read, paths that are changed in place, and imports of the package inside functions."
     def __init__(self, *nodes:ast.AST):
@@ -126,26 +127,35 @@ class _Names:
         for node in nodes:
             if path := _path(node): self.name(node, path, hidden, here)
             elif open_scope := _SPECIAL.get(type(node)): open_scope(self, node, hidden, here)
-            else: self.see(_children(node), hidden, here)
+            else:
+                if type(getattr(node, "ctx", None)) in (ast.Store, ast.Del): self.change(node, here)
+                self.see(_children(node), hidden, here)
 
     def name(self, node, path, hidden, here):
         "A dotted name, which stays whole, and what stands in its brackets."
         if path[0] not in here:
             if type(node.ctx) is ast.Load: self.reads.add(path)
-            elif len(path) > 1: self.writes.add(path)
+            elif len(path) > 1: self.writes.add((*path, "="))
         self.brackets(node, hidden, here)
+
+    def change(self, node, here):
+        "Behind a call something is changed too, as in `table.setdefault(k, []).append(x)`."
+        path = _path(node, True)
+        if path[1:] and path[0] not in here: self.writes.add(path)
 
     def brackets(self, node, hidden, here):
         while type(node) is not ast.Name:
             if type(node) is ast.Subscript: self.see([node.slice], hidden, here)
             node = node.value
 
-# %% ../nbs/00b_reach.ipynb #6de2c58c
+# %% ../nbs/00b_reach.ipynb #8a7b5dbd
 def _see_expression(names, node, hidden, here):
     "A call that stands alone, as in `table.append(x)`, may change what it is called on."
     call = node.value
     path = _path(call.func) if type(call) is ast.Call else ()
-    if len(path) < 2: return names.see([call], hidden, here)
+    if len(path) < 2:
+        if type(call) is ast.Call: names.change(call.func, here)
+        return names.see([call], hidden, here)
     if path[0] not in here: names.writes.add(path)
     names.brackets(call.func, hidden, here)
     names.see([*call.args, *call.keywords], hidden, here)
@@ -295,8 +305,8 @@ class _Ways:
         found = self.lead(rest[0], rest[1:]) if rest[1:] else []
         return found or [_Place(rest[0], "")]
 
-# %% ../nbs/00b_reach.ipynb #11d60d0c
-_FILLERS = {"[]", "=", "add", "append", "appendleft", "clear", "discard", "extend", "insert", "remove", "update"}
+# %% ../nbs/00b_reach.ipynb #282b258e
+_FILLERS = {"=", "add", "append", "appendleft", "clear", "discard", "extend", "insert", "remove", "update"}
 _CONTAINERS = {"dict", "list", "set", "defaultdict", "deque", "Counter", "OrderedDict"}
 _DISPLAYS = (ast.Dict, ast.List, ast.Set, *_COMPREHENSIONS[:3])
 
@@ -351,7 +361,7 @@ class _Owners(_Ways):
             for b in self.modules[place.module].binders[place.name]:
                 if isinstance(b.node, _DEFINITIONS): yield from self._changed(b)
 
-# %% ../nbs/00b_reach.ipynb #61945abf
+# %% ../nbs/00b_reach.ipynb #8c273af1
 class _Map(_Owners):
     "The graph of a package: for each statement those that it leads to, and a line that says what it is and where its names lead."
     def __init__(self, folder:Path):
@@ -366,16 +376,17 @@ class _Map(_Owners):
         places = [p for name in {*m.binders, *m.ways} for p in self._places(m.name, (name,))]
         return set().union(*map(self.at, places))
 
-    def _fills(self, path, place:_Place)->bool:
+    def _fills(self, place:_Place)->bool:
         "Whether a path that is changed only puts something into a plain container."
-        if not place.module or not place.name or not place.rest or path[-1] not in _FILLERS: return False
+        filled = place.rest == ("[]", "=") or len(place.rest) == 1 and place.rest[0] in _FILLERS
+        if not place.module or not place.name or not filled: return False
         return all(_is_plain(getattr(b.node, "value", None)) for b in self.modules[place.module].binders[place.name])
 
     def _followed(self, s:_Statement)->Iterator[tuple[str,_Place]]:
         "The names of a statement with the places where they lead."
         for path in s.names.reads | s.names.writes:
             for place in self.lead(s.module, path):
-                if path in s.names.reads or not self._fills(path, place): yield ".".join(path), place
+                if path in s.names.reads or not self._fills(place): yield ".".join(path), place
         for level, *path in s.names.imports:
             path = (self.package, *path) if level else tuple(path)
             if path[0] == self.package: yield from (("import", place) for place in self.descend(path))

@@ -151,6 +151,50 @@ def test_a_function_may_move(package):
 def test_a_new_function_in_a_module_that_is_used_as_a_whole(package):
     assert changed(package, ("base", "def other", "def fresh(x): return x\ndef other")) == {"texted"}
 
+SHELF = "class Shelf(dict):\n  def put(self, f): self[f.__name__] = f\n  def get(self): return self\nTABLE = Shelf()\nPLAIN = {}\n"
+
+@pytest.mark.parametrize("text", [
+    "from .low import TABLE\n@TABLE.put\ndef filled(): pass",
+    "from . import low\n@low.TABLE.put\ndef filled(): pass",
+    "from .low import TABLE\nclass filled:\n  @TABLE.put\n  def f(self): pass",
+    "from .low import TABLE\ndef filled(): pass\nfor name in 'ab':\n  if name: TABLE[name] = filled",
+    "from .low import TABLE\ndef filled(): pass\nTABLE.get()['a'] = TABLE.put(filled)",
+    "from .low import TABLE\ndef filled(): pass\nTABLE.setdefault('a', []).append(filled)",
+    "from .low import TABLE\ndef filled(): pass\nTABLE.put(filled)",
+    "from .low import TABLE as table\ndef filled(): pass\ntable.best = filled",
+    "from . import low\ndef filled(): pass\nlow.TABLE |= {1: filled}",
+    "from .low import put\ndef filled(): pass\nput(filled)",
+    "from .low import put\ndef filled(): pass\nwith put(filled): pass",
+    "from .low import Kind\nclass filled(Kind): pass",
+    "from .low import Shelf\ndef filled(): pass\nShelf.more = filled",
+])
+def test_whatever_fills_a_table_belongs_to_it(package, text):
+    low = SHELF + "def put(f): TABLE.put(f)\nclass Kind:\n  def __init_subclass__(cls): TABLE.put(cls)\ndef reader(): return TABLE\ndef apart(): return PLAIN"
+    folder = package(low=low, high=text)
+    assert "filled" in {part.name for part in reach("low", "reader", folder)}
+    assert {part.name for part in reach("low", "apart", folder)} == {"apart", "PLAIN"}
+
+def test_to_put_into_a_plain_container_is_not_to_read_it(package):
+    folder = package(low=SHELF + "def plain(f): PLAIN[f] = f\ndef own(f): TABLE[f] = f\ndef reads(f): return PLAIN[f]")
+    names = lambda name: {part.name for part in reach("low", name, folder)}
+    assert names("plain") == {"plain"} and names("reads") == {"reads", "PLAIN"} and names("own") == {"own", "TABLE", "Shelf"}
+
+def test_names_that_are_swapped(package):
+    text = "from .one import g as a\nfrom .two import g as b\ndef f(x): return a(x) - b(x)"
+    one, two = "def g(x): return x", "def g(x): return 2*x"
+    old, new = package(one=one, two=two, high=text), package(one=two, two=one, high=text)
+    assert reach("high", "f", old) == reach("high", "f", new) and code_digest("high", "f", old) != code_digest("high", "f", new)
+
+def test_names_of_a_module_by_text(package):
+    folder = package(low="def a(): pass\ndef f(name): return globals()[name]", high="import toy.low\nfrom toy import low as l\ndef g(): return toy.low.a\ndef h(): return vars(l)")
+    names = lambda module, name: {part.name for part in reach(module, name, folder)}
+    assert names("low", "f") == {"a", "f"} and names("high", "g") == {"a", "g"} and names("high", "h") == {"a", "f", "h"}
+
+def test_an_imported_name_may_be_bound_anew(package):
+    folder = package(low="def f(): pass\ndef twice(f): return f", high="from math import sin as f\nfrom .low import f, twice\nf = twice(f)\ndef g(): return f")
+    assert {part.name for part in reach("high", "g", folder)} == {"f", "g", "twice"}
+    assert code_digest("high", "g", folder) != code_digest("high", "g", package(low="def f(): return 1\ndef twice(f): return f", high=(folder/"high.py").read_text()))
+
 def test_registered(package):
     folder = package()
     assert registered("settles", "key", package=folder) == {(name,): ("top", name) for name in ("held", "looked", "listed")}
@@ -179,6 +223,8 @@ def test_errors_name_what_is_missing(package):
     ("def f():\n  def g(): return x, y\n  x = 1\n  return g", "y"),
     ("def f():\n  x = 1\n  class C:\n    y = x\n    def m(self): return y\n  return C", "y"),
     ("def f():\n  x = 1\n  def g():\n    nonlocal x\n    x = 2\n    global y\n    y = x\n  return y", "y"),
+    ("def f():\n  x = 1\n  def g():\n    global x\n    return x\n  return g", "x"),
+    ("class C:\n  x = 1\n  y = x", ""),
     ("class C:\n  x = [x for y in z]\n  w = [x for y in x]", "x z"),
     ("x = {k: v for k, v in p if (q := k)}\nr = q", "p q"),
     ("for x in y: T[x] = lambda z, x=x: z + w", "w x y"),
@@ -219,7 +265,7 @@ def test_the_form_is_the_same_on_every_python():
     assert digest(normal_form(ast.parse(SYNTAX).body))[:12] == "bc910e5f84b6"
 
 def test_changes_in_place():
-    assert free_names("a[0] = 1\nb.c.append(2)\nd |= {}\ndel e.f\ng.h = 3\nprint(k)")[1] == ["a.[]", "b.c.append", "d.=", "e.f", "g.h"]
+    assert free_names("a[0] = 1\nb.c.append(2)\nd |= {}\ndel e.f\ng.h = 3\nprint(k)")[1] == ["a.[].=", "b.c.append", "d.=", "e.f.=", "g.h.="]
 
 # --- checked by running
 
