@@ -199,10 +199,11 @@ def make_row(
     root:str="", # A copy of the data, for the rehearsal
     device:str="cpu", # Where it ran
 )->dict: # A row for a ledger of runs
-    "The row of a finished run, with its rehearsal, the digest of the code, and where it comes from."
+    "The row of a finished run: with its rehearsal where its kind has one, the digest of the code, and where it comes from."
     what = dict(kind=kind, key=config.key, config=config.as_dict())
     where = dict(seconds=round(seconds, 2), time=now(), code=maker_digest(kind), **provenance(device))
     row = what | measured | where
+    if not _entry(REPLAYS, kind): return row
     begin = perf_counter()
     again = rehearse(row, root)
     return row | dict(replay=again, replay_seconds=round(perf_counter() - begin, 2))
