@@ -5,6 +5,9 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 
+from contrastive_nb.reach import registered
+from contrastive_nb.verdicts import claims
+
 pytestmark = pytest.mark.browser
 
 # ---- what a page holds, read without a browser
@@ -132,3 +135,43 @@ def test_the_checks_bite(window, tmp_path, fault):
         return broken_links(tmp_path) + open_page(window(), root + "page.html", root)
     assert faults('<img alt="a dot" src="dot.png"><a href="page.html">x</a>') == []
     assert any(fault in f for f in faults(PLANTED[fault])), faults(PLANTED[fault])
+
+# ---- verdicts that a sceptic can read
+
+FINISHED = {"20_dro"} # chapters whose settling functions stand in cells of their own, 20 lines of 88 characters at most
+UNPRINTED = 29 # settling functions of the others that their page does not print: this only goes down
+
+class Sources(HTMLParser):
+    "The code blocks of a page as text."
+    def __init__(self, text: str):
+        super().__init__()
+        self.blocks, self.depth = [], 0
+        self.feed(text)
+    def handle_starttag(self, tag, attrs):
+        if tag == "pre":
+            self.depth += 1
+            self.blocks.append("")
+    def handle_endtag(self, tag): self.depth -= tag == "pre"
+    def handle_data(self, data):
+        if self.depth: self.blocks[-1] += data
+
+def settling_blocks(site: Path) -> dict[str, str]:
+    "Settling function -> the code block of its chapter's page that holds it, or nothing."
+    pages, found = {}, {}
+    for (key, tier), (_, name) in registered("settles", "key", "tier").items():
+        chapter = claims()[key]["chapter"]
+        if chapter not in pages: pages[chapter] = Sources((site/f"{chapter}.html").read_text(encoding="utf-8")).blocks
+        found[f"{chapter}: {name}"] = next((b for b in pages[chapter] if f"def {name}(" in b), "")
+    return found
+
+def test_settling_functions_are_printed(site):
+    missing = [where for where, block in settling_blocks(site).items() if not block]
+    assert not [m for m in missing if m.split(":")[0] in FINISHED] and len(missing) <= UNPRINTED, missing
+
+def test_settling_functions_can_be_read(site):
+    "In the finished chapters: alone in their block, 20 lines, 88 characters."
+    for where, block in settling_blocks(site).items():
+        if where.split(":")[0] not in FINISHED: continue
+        lines = block.strip().splitlines()
+        assert lines[0].startswith("@settles(") and block.count("\ndef ") == 1, where
+        assert len(lines) <= 21 and max(map(len, lines)) <= 88, f"{where}: {len(lines)} lines, up to {max(map(len, lines))} characters"
