@@ -5,7 +5,7 @@ EXTRAS ?= dev
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: reproduce test site lab dist check readme mutate fresh clean
+.PHONY: help reproduce test site lab dist check mutate fresh clean
 .DEFAULT_GOAL := reproduce
 
 $(VENV)/ready-$(EXTRAS): pyproject.toml settings.ini setup.py constraints.txt
@@ -14,7 +14,10 @@ $(VENV)/ready-$(EXTRAS): pyproject.toml settings.ini setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
-env: $(VENV)/ready-$(EXTRAS) ## the environment
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
+
+env: $(VENV)/ready-$(EXTRAS) ## the environment, in $(VENV)
 
 reproduce: env ## settle the fast claims, print the table, write report/
 	$(BIN)/contrastive-nb reproduce --tier fast
@@ -51,5 +54,5 @@ dist: env ## sdist and wheel in dist/
 	$(BIN)/python -m build --quiet
 	$(BIN)/python -m twine check --strict dist/*
 
-clean:
+clean: ## remove the environment and everything that is built
 	rm -rf $(VENV) build dist report _proc docs/_site docs/_src *.egg-info
