@@ -1027,6 +1027,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'contrastive_nb.metrics': { 'contrastive_nb.metrics._ranks': ('metrics.html#_ranks', 'contrastive_nb/metrics.py'),
                                         'contrastive_nb.metrics._refuse_constant': ( 'metrics.html#_refuse_constant',
                                                                                      'contrastive_nb/metrics.py'),
+                                        'contrastive_nb.metrics._standardised': ('metrics.html#_standardised', 'contrastive_nb/metrics.py'),
+                                        'contrastive_nb.metrics._varies': ('metrics.html#_varies', 'contrastive_nb/metrics.py'),
                                         'contrastive_nb.metrics.angle_error': ('metrics.html#angle_error', 'contrastive_nb/metrics.py'),
                                         'contrastive_nb.metrics.correlation': ('metrics.html#correlation', 'contrastive_nb/metrics.py'),
                                         'contrastive_nb.metrics.goodness_of_fit': ( 'metrics.html#goodness_of_fit',

@@ -82,11 +82,9 @@ EQUIVALENT = { # module, code with the token in brackets -> why no test can tell
     ("sphere", "keep[0].item()-⟨1⟩,"): "a margin of one step of the grid",
     ("sphere", "keep[-⟨1⟩].item()"): "the same",
     ("sphere", "keep[-1].item()+⟨1⟩"): "the same",
-    ("metrics", "spread <= ⟨1e-12⟩*latents"): "a threshold between rounding and data",
-    ("metrics", "latents.abs().⟨amax⟩(0)"): "where a column is constant up to rounding, its least and largest size agree",
-    ("metrics", "c.abs().amax(0) > ⟨1e-12⟩*a"): "a threshold between rounding and data",
+    ("metrics", "spread > ⟨1e-12⟩*a"): "a threshold between rounding and data",
     ("metrics", "1e-12*a.abs().⟨amax⟩(0)"): "where a column is constant up to rounding, its least and largest size agree",
-    ("metrics", "(z[fit] ⟨-⟩ mz))"): "the regressors are centred, so a constant in what they explain drops out",
+    ("metrics", "(z[fit] ⟨-⟩ mz)"): "the regressors are centred, so a constant in what they explain drops out",
     ("metrics", "dim=0, eps=⟨1e-300⟩)"): "any number far below a sound norm",
     ("metrics", "int(labels.max())+⟨1⟩)"): "a class without rows gets no vote",
 }
