@@ -1093,6 +1093,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'contrastive_nb.processes': { 'contrastive_nb.processes.Process': ('processes.html#process', 'contrastive_nb/processes.py'),
                                           'contrastive_nb.processes.Process.__call__': ( 'processes.html#process.__call__',
                                                                                          'contrastive_nb/processes.py'),
+                                          'contrastive_nb.processes._linear': ('processes.html#_linear', 'contrastive_nb/processes.py'),
                                           'contrastive_nb.processes.bend': ('processes.html#bend', 'contrastive_nb/processes.py'),
                                           'contrastive_nb.processes.make_process': ( 'processes.html#make_process',
                                                                                      'contrastive_nb/processes.py'),
