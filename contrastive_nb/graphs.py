@@ -19,13 +19,17 @@ from torch import Generator, Tensor
 def transition(
     graph:Tensor, # (n, n) similarity graph: non-negative weights, every row with a positive sum
 )->Tensor: # (n, n) rows sum to one
-    "Row-normalised weights {eq}`eq-graphs-transition`. Raises `ValueError` for a wrong shape, a negative or non-finite weight, a node without an edge."
-    if graph.ndim != 2 or graph.shape[0] != graph.shape[1]: raise ValueError(f"a graph is a square matrix, not {tuple(graph.shape)}")
-    if not (fine := graph.isfinite() & (graph >= 0)).all():
+    """Row-normalised weights {eq}`eq-graphs-transition`.
+    Raises `ValueError` for a wrong shape, a negative or non-finite weight, a node without an edge."""
+    if graph.ndim != 2 or graph.shape[0] != graph.shape[1]:
+        raise ValueError(f"a graph is a square matrix, not {tuple(graph.shape)}")
+    fine = graph.isfinite() & (graph >= 0)
+    if not fine.all():
         i, j = (~fine).nonzero()[0].tolist()
         raise ValueError(f"weight ({i}, {j}) is {graph[i, j].item()}; weights are finite and >= 0")
     sums = graph.sum(1, keepdim=True)
-    if (sums == 0).any(): raise ValueError(f"node {(sums == 0).nonzero()[0, 0].item()} has no outgoing edge")
+    bare = sums[:, 0] == 0
+    if bare.any(): raise ValueError(f"node {bare.nonzero()[0].item()} has no outgoing edge")
     return graph/sums
 
 # %% ../nbs/05_graphs.ipynb #acc0c632
@@ -34,9 +38,11 @@ def stationary(
 )->Tensor: # (n,) sums to one
     "Stationary law p = pP of the walk on the graph. Raises `ValueError` where it is not unique."
     P = transition(graph)
-    A = torch.eye(len(P), dtype=P.dtype, device=P.device) - P.T + 1. # (I - P^T + 1 1^T) p = 1
-    if torch.linalg.matrix_rank(A) < len(P): raise ValueError("the graph falls into pieces: its stationary law is not unique")
-    return torch.linalg.solve(A, torch.ones(len(P), dtype=P.dtype, device=P.device))
+    one = torch.ones(len(P), dtype=P.dtype, device=P.device)
+    A = one.diag() - P.T + 1. # (I - P^T + 1 1^T) p = 1
+    if torch.linalg.matrix_rank(A) < len(P):
+        raise ValueError("the graph falls into pieces: its stationary law is not unique")
+    return torch.linalg.solve(A, one)
 
 # %% ../nbs/05_graphs.ipynb #4333a1b6
 def all_graphs(
@@ -54,18 +60,22 @@ def all_maps(
     if not 1 <= n <= 7: raise ValueError(f"all maps are listed for 1 to 7 nodes, not {n}")
     return torch.tensor(list(product(range(n), repeat=n)))
 
+# %% ../nbs/05_graphs.ipynb #a7a79afe
 def sample_maps(
     graph:Tensor|sparse.csr_array, # (n, n) similarity graph, dense or sparse
     count:int, # How many sub-graphs to draw
     generator:Generator|None=None, # Source of randomness
 )->Tensor: # (count, n) targets
     "Draw random sub-graphs: every node picks its edge by its row of the transition law, independently of the others."
-    if not sparse.issparse(graph): return torch.multinomial(transition(graph), count, replacement=True, generator=generator).T
+    if not sparse.issparse(graph):
+        return torch.multinomial(transition(graph), count, replacement=True, generator=generator).T
     W = check_sparse(graph)
-    ends = np.concatenate([[0.], np.cumsum(W.data)])[W.indptr] # each row owns an interval, as long as its sum
     u = torch.rand(count, W.shape[0], generator=generator, dtype=torch.double).numpy()
-    edge = np.searchsorted(np.cumsum(W.data), ends[:-1] + u*np.diff(ends), side="right")
-    return torch.from_numpy(W.indices[np.clip(edge, W.indptr[:-1], W.indptr[1:] - 1)]).long() # rounding may not leave the row
+    total = np.cumsum(W.data) # each edge owns an interval as long as its weight, each row those of its edges
+    ends = np.concatenate([[0.], total])[W.indptr]
+    edge = np.searchsorted(total, ends[:-1] + u*np.diff(ends), side="right")
+    edge = np.clip(edge, W.indptr[:-1], W.indptr[1:] - 1) # rounding may not leave the row
+    return torch.from_numpy(W.indices[edge]).long()
 
 def check_sparse(
     graph:sparse.csr_array, # (n, n) weights
@@ -74,8 +84,10 @@ def check_sparse(
     W = sparse.csr_array(graph, dtype=float)
     W.eliminate_zeros()
     if W.shape[0] != W.shape[1]: raise ValueError(f"a graph is a square matrix, not {W.shape}")
-    if not (np.isfinite(W.data) & (W.data > 0)).all(): raise ValueError("weights are finite and >= 0")
-    if (bare := np.diff(W.indptr) == 0).any(): raise ValueError(f"node {bare.argmax()} has no outgoing edge")
+    fine = np.isfinite(W.data) & (W.data > 0)
+    if not fine.all(): raise ValueError("weights are finite and >= 0")
+    bare = np.diff(W.indptr) == 0
+    if bare.any(): raise ValueError(f"node {bare.argmax()} has no outgoing edge")
     return W
 
 # %% ../nbs/05_graphs.ipynb #452f8efe
@@ -90,19 +102,26 @@ def laplacian(
 def block_graph(
     blocks:int, # Number of blocks
     size:int, # Nodes in a block
-    across:float|Tensor=0.02, # Weight of an edge between two blocks, one or (blocks, blocks) symmetric; within a block it is 1
+    # Weight of an edge between two blocks, one or (blocks, blocks) symmetric; within a block it is 1
+    across:float|Tensor=0.02,
     jitter:float=0., # Each weight is multiplied by a symmetric factor in [1 - jitter, 1 + jitter]; 0 <= jitter < 1
     generator:Generator|None=None, # Source of the jitter
     self_loops:bool=False, # Whether a node may be its own positive
 )->Tensor: # (n, n) symmetric float64 weights, n = blocks * size
-    "A similarity graph with planted clusters. Raises `ValueError` for an empty graph, a negative weight or a jitter outside [0, 1)."
+    """A similarity graph with planted clusters.
+    Raises `ValueError` for an empty graph, a negative weight or a jitter outside [0, 1)."""
     A = torch.as_tensor(across, dtype=torch.double)
-    if A.ndim and (A.shape != (blocks, blocks) or not torch.equal(A, A.T)): raise ValueError(f"weights across {blocks} blocks are one number or a symmetric ({blocks}, {blocks}) matrix, not {tuple(A.shape)}")
-    if blocks < 1 or size < 1 or not (A >= 0).all() or not 0 <= jitter < 1: raise ValueError(f"no graph with {blocks} blocks of {size}, across {across}, jitter {jitter}")
+    if A.ndim and (A.shape != (blocks, blocks) or not torch.equal(A, A.T)):
+        raise ValueError(f"weights across {blocks} blocks are one number or a symmetric ({blocks}, {blocks}) matrix, "
+            f"not {tuple(A.shape)}")
+    if blocks < 1 or size < 1 or not (A >= 0).all() or not 0 <= jitter < 1:
+        raise ValueError(f"no graph with {blocks} blocks of {size}, across {across}, jitter {jitter}")
     block = torch.arange(blocks).repeat_interleave(size)
-    pi = torch.where(block[:, None] == block, 1., A.expand(blocks, blocks)[block][:, block])
+    between = A.expand(blocks, blocks)[block][:, block]
+    pi = torch.where(block[:, None] == block, 1., between)
     noise = (torch.rand(pi.shape, generator=generator, dtype=torch.double)*2 - 1).triu()
-    pi = pi*(1 + jitter*(noise + noise.triu(1).T))
+    noise = noise + noise.triu(1).T
+    pi = pi*(1 + jitter*noise)
     return pi if self_loops else pi.fill_diagonal_(0)
 
 # %% ../nbs/05_graphs.ipynb #e7cdef63
@@ -110,22 +129,31 @@ def walk_spectrum(
     graph:Tensor|sparse.csr_array, # (n, n) symmetric similarity graph, dense or sparse
     count:int, # How many eigenpairs, from the top; sparse graphs need count < n
 )->tuple[Tensor,Tensor]: # (count,) eigenvalues, falling, and (n, count) eigenfunctions {eq}`eq-graphs-spectrum`
-    "Leading eigenpairs of the walk on a symmetric graph: dense, or by Lanczos where the graph is sparse. Raises `ValueError` for a graph that is not symmetric."
-    W = check_sparse(graph) if sparse.issparse(graph) else graph
+    """Leading eigenpairs of the walk on a symmetric graph: dense, or by Lanczos where the graph is sparse.
+    Raises `ValueError` for a graph that is not symmetric."""
+    thin = sparse.issparse(graph)
+    W = check_sparse(graph) if thin else graph
     gap, top = abs(W - W.T).max().item(), W.max().item()
     if gap > 1e-9*top: raise ValueError(f"the graph is not symmetric: weights differ from their transpose by {gap:.3g}")
-    if not 1 <= count <= W.shape[0] - sparse.issparse(W): raise ValueError(f"{count} eigenpairs of {W.shape[0]} nodes")
-    if sparse.issparse(W):
-        degree = W.sum(1)
-        root = sparse.diags_array(degree**-.5)
-        value, v = (torch.from_numpy(a) for a in eigsh(root @ W @ root, count, which="LA", v0=degree**.5 + 1e-3*np.cos(np.arange(len(degree)))))
-        degree = torch.from_numpy(degree)
-    else:
-        transition(W) # refuses what is no graph
-        degree = W.sum(1)
-        value, v = torch.linalg.eigh(W/(degree[:, None]*degree).sqrt())
+    if not 1 <= count <= W.shape[0] - thin: raise ValueError(f"{count} eigenpairs of {W.shape[0]} nodes")
+    degree, value, v = _lanczos(W, count) if thin else _eigh(W)
     order = value.argsort(descending=True)[:count]
-    return value[order], v[:, order]/(degree/degree.sum()).sqrt()[:, None]
+    p = degree/degree.sum()
+    return value[order], v[:, order]/p.sqrt()[:, None]
+
+def _eigh(W:Tensor)->tuple[Tensor,Tensor,Tensor]: # Degrees, eigenvalues, eigenvectors
+    "All eigenpairs of the symmetric form of the walk."
+    transition(W) # refuses what is no graph
+    degree = W.sum(1)
+    return degree, *torch.linalg.eigh(W/(degree[:, None]*degree).sqrt())
+
+def _lanczos(W:sparse.csr_array, count:int)->tuple[Tensor,Tensor,Tensor]: # Degrees, eigenvalues, eigenvectors
+    "The largest eigenpairs of the same, from a start near the first of them."
+    degree = W.sum(1)
+    root = sparse.diags_array(degree**-.5)
+    start = degree**.5 + 1e-3*np.cos(np.arange(len(degree)))
+    value, v = eigsh(root @ W @ root, count, which="LA", v0=start)
+    return torch.from_numpy(degree), torch.from_numpy(value), torch.from_numpy(v)
 
 # %% ../nbs/05_graphs.ipynb #c093804b
 def shifts(
@@ -135,8 +163,10 @@ def shifts(
     "The templates of the shift augmentation."
     m, h, w = images.shape
     padded = torch.nn.functional.pad(images, (reach,)*4)
-    return torch.stack([padded[:, i:i + h, j:j + w].reshape(m, -1) for i, j in product(range(2*reach + 1), repeat=2)], 1)
+    corners = product(range(2*reach + 1), repeat=2)
+    return torch.stack([padded[:, i:i + h, j:j + w].reshape(m, -1) for i, j in corners], 1)
 
+# %% ../nbs/05_graphs.ipynb #ae359598
 def augmentation_graph(
     views:Tensor, # (n, p) nodes
     templates:Tensor, # (m, t, p) noiseless views of every natural datum
@@ -144,16 +174,25 @@ def augmentation_graph(
     keep:int=25, # Views a datum keeps, 1 to n
     self_loops:bool=False, # Whether a node may be its own positive
 )->sparse.csr_array: # (n, n) symmetric
-    "The empirical similarity graph {eq}`eq-graphs-augmentation`, sparse. Raises `ValueError` for sizes that do not fit and for a view without a positive."
+    """The empirical similarity graph {eq}`eq-graphs-augmentation`, sparse.
+    Raises `ValueError` for sizes that do not fit and for a view without a positive."""
     n, (m, t, p) = len(views), templates.shape
-    if views.shape != (n, p) or not bandwidth > 0 or not 1 <= keep <= n: raise ValueError(f"no graph of views {tuple(views.shape)} from templates {tuple(templates.shape)} with bandwidth {bandwidth}, keep {keep}")
-    A = []
-    for part in templates.split(max(1, 2**21//(n*t))): # data in slices, to bound memory
-        log_a = (torch.cdist(views, part.reshape(-1, p)).square()/(-2*bandwidth**2)).view(n, -1, t).logsumexp(2)
-        top = log_a.topk(keep, dim=0)
-        A.append((top.values.softmax(0).T.double().numpy(), top.indices.T.numpy()))
-    weight, node = (np.concatenate(a) for a in zip(*A))
-    A = sparse.csr_array((weight.ravel(), (node.ravel().astype(np.int32), np.repeat(np.arange(m, dtype=np.int32), keep))), shape=(n, m))
+    if views.shape != (n, p) or not bandwidth > 0 or not 1 <= keep <= n:
+        raise ValueError(f"no graph of views {tuple(views.shape)} from templates {tuple(templates.shape)} "
+            f"with bandwidth {bandwidth}, keep {keep}")
+    parts = templates.split(max(1, 2**21//(n*t))) # data in slices, to bound memory
+    kept = [_likeliest(views, part, bandwidth, keep) for part in parts]
+    weight, node = (torch.cat(column).numpy() for column in zip(*kept))
+    datum = np.repeat(np.arange(m, dtype=np.int32), keep)
+    A = sparse.csr_array((weight, (node.astype(np.int32), datum)), shape=(n, m))
     W = sparse.csr_array(A @ A.T)
     if not self_loops: W.setdiag(0)
     return check_sparse(W)
+
+def _likeliest(views:Tensor, templates:Tensor, bandwidth:float, keep:int)->tuple[Tensor,Tensor]:
+    "For datum after datum the weights of the views that it keeps, and which views these are."
+    m, t, p = templates.shape
+    distance = torch.cdist(views, templates.reshape(-1, p)).square()
+    log_a = (distance/(-2*bandwidth**2)).view(len(views), m, t).logsumexp(2)
+    top = log_a.topk(keep, dim=0)
+    return top.values.softmax(0).T.double().flatten(), top.indices.T.flatten()

@@ -24,17 +24,25 @@ def require_rows(
     for name, a in (("latents", latents), ("codes", codes)):
         if not isinstance(a, Tensor): raise TypeError(f"{name} must be a tensor, got {type(a).__name__}")
         if a.ndim != 2: raise ValueError(f"{name} must be a matrix (n, d), got shape {tuple(a.shape)}")
-        if not a.isfinite().all(): raise ValueError(f"{name} hold {int((~a.isfinite()).sum())} values that are nan or infinite")
-    if len(latents) != len(codes): raise ValueError(f"rows must pair up: latents {tuple(latents.shape)} against codes {tuple(codes.shape)}")
+        bad = int((~a.isfinite()).sum())
+        if bad: raise ValueError(f"{name} hold {bad} values that are nan or infinite")
+    if len(latents) != len(codes):
+        raise ValueError(f"rows must pair up: latents {tuple(latents.shape)} against codes {tuple(codes.shape)}")
     if len(latents) < least: raise ValueError(f"{least} rows are needed at least, got {len(latents)}")
     return latents.detach().double(), codes.detach().double()
 
 # %% ../nbs/04_metrics.ipynb #2b4c6bd6
+def _varies(a:Tensor)->Tensor:
+    "Which columns vary by more than their rounding."
+    spread = (a - a.mean(0)).abs().amax(0)
+    return spread > 1e-12*a.abs().amax(0)
+
 def _refuse_constant(latents:Tensor, what:str):
     "A latent that does not vary has no share of variance to explain."
-    spread = (latents - latents.mean(0)).abs().amax(0)
-    if (bad := torch.nonzero(spread <= 1e-12*latents.abs().amax(0)).flatten()).numel():
-        raise ValueError(f"latent column {int(bad[0])} is constant over the {len(latents)} rows scored, so its {what} is undefined; leave it out")
+    constant = torch.nonzero(~_varies(latents)).flatten()
+    if constant.numel():
+        raise ValueError(f"latent column {int(constant[0])} is constant over the {len(latents)} rows scored, "
+            f"so its {what} is undefined; leave it out")
 
 # %% ../nbs/04_metrics.ipynb #14650a68
 def linear_r2(
@@ -48,15 +56,21 @@ def linear_r2(
     "Share of the latents' variance explained by the best affine map of the codes, on held-out rows."
     z, h = require_rows(latents, codes)
     if not 0 <= held_out < 1: raise ValueError(f"held_out must be in [0, 1), got {held_out}")
-    n, d = h.shape; test = round(held_out*n)
+    n, d = h.shape
+    test = round(held_out*n)
     if n - test < d + intercept + 1 or (held_out and test < 2):
-        raise ValueError(f"{n} rows with held_out={held_out} leave {n-test} to fit {d+intercept} numbers per latent and {test} to score; more rows are needed")
-    order = torch.randperm(n, generator=generator, device=generator.device).to(z.device) if generator is not None else torch.arange(n, device=z.device)
+        raise ValueError(f"{n} rows with held_out={held_out} leave {n-test} to fit {d+intercept} numbers per latent "
+            f"and {test} to score; more rows are needed")
+    order = torch.arange(n)
+    if generator is not None: order = torch.randperm(n, generator=generator, device=generator.device)
+    order = order.to(z.device)
     fit, score = (order[test:], order[:test]) if test else (order, order)
     mz, mh = (z[fit].mean(0), h[fit].mean(0)) if intercept else (0., 0.)
-    residual = z[score] - mz - (h[score] - mh)@(torch.linalg.pinv(h[fit] - mh)@(z[fit] - mz))
+    W = torch.linalg.pinv(h[fit] - mh)@(z[fit] - mz)
+    residual = z[score] - mz - (h[score] - mh)@W
     _refuse_constant(z[score], "R2")
-    r2 = 1 - residual.square().sum(0)/(z[score] - z[score].mean(0)).square().sum(0)
+    centred = z[score] - z[score].mean(0)
+    r2 = 1 - residual.square().sum(0)/centred.square().sum(0)
     return r2 if per_coordinate else r2.mean().item()
 
 # %% ../nbs/04_metrics.ipynb #675de0a0
@@ -70,7 +84,8 @@ def match_columns(
     if z.shape[1] > h.shape[1]: raise ValueError(f"{z.shape[1]} latents cannot be matched to {h.shape[1]} codes")
     _refuse_constant(z, "correlation")
     corr = correlation(z, h, method).abs()
-    column = torch.as_tensor(linear_sum_assignment(corr.cpu().numpy(), maximize=True)[1], device=corr.device)
+    _, column = linear_sum_assignment(corr.cpu().numpy(), maximize=True)
+    column = torch.as_tensor(column, device=corr.device)
     return corr.gather(1, column[:,None])[:,0], column
 
 def mcc(
@@ -79,7 +94,8 @@ def mcc(
     method:str="pearson", # "pearson" or "spearman"
 )->float: # In [0, 1]
     "Mean absolute correlation of latents and codes under the best matching of columns."
-    return match_columns(latents, codes, method)[0].mean().item()
+    matched, _ = match_columns(latents, codes, method)
+    return matched.mean().item()
 
 # %% ../nbs/04_metrics.ipynb #84475924
 def correlation(
@@ -88,19 +104,23 @@ def correlation(
     method:str="pearson", # "pearson" or "spearman"
 )->Tensor: # (k, d), 0 where a column is constant
     "Correlation of every column of `z` with every column of `h`."
-    if method not in ("pearson", "spearman"): raise ValueError(f'method must be "pearson" or "spearman", got {method!r}')
+    if method not in ("pearson", "spearman"):
+        raise ValueError(f'method must be "pearson" or "spearman", got {method!r}')
     if method == "spearman": z, h = _ranks(z), _ranks(h)
-    def unit(a):
-        c = a - a.mean(0)
-        return normalize(torch.where(c.abs().amax(0) > 1e-12*a.abs().amax(0), c, 0.), dim=0, eps=1e-300)
-    return unit(z).T@unit(h)
+    return _standardised(z).T@_standardised(h)
+
+def _standardised(a:Tensor)->Tensor:
+    "Centred columns of length 1; 0 where a column is constant."
+    centred = torch.where(_varies(a), a - a.mean(0), 0.)
+    return normalize(centred, dim=0, eps=1e-300)
 
 def _ranks(a:Tensor)->Tensor:
     "Ranks within each column, from 1/2; ties share their mean rank."
     out = torch.empty(a.shape, dtype=torch.float64, device=a.device)
     for c in range(a.shape[1]):
         _, where, count = a[:,c].unique(return_inverse=True, return_counts=True)
-        out[:,c] = (count.cumsum(0) - count/2)[where]
+        middle = count.cumsum(0) - count/2
+        out[:,c] = middle[where]
     return out
 
 # %% ../nbs/04_metrics.ipynb #a2c7d6d3
@@ -110,16 +130,21 @@ def procrustes(
 )->tuple[float,Tensor]: # Relative error in [0, ...), and (k, k) orthogonal Q with latents ~ codes @ Q
     "Relative squared error after the best orthogonal map of the codes, which is returned too."
     z, h = require_rows(latents, codes)
-    if z.shape != h.shape: raise ValueError(f"an orthogonal map needs equal dimensions: latents {tuple(z.shape)} against codes {tuple(h.shape)}")
+    if z.shape != h.shape:
+        raise ValueError(f"an orthogonal map needs equal dimensions: "
+            f"latents {tuple(z.shape)} against codes {tuple(h.shape)}")
     u, _, vt = torch.linalg.svd(h.T@z)
-    return ((z - h@(u@vt)).square().sum()/z.square().sum()).item(), u@vt
+    Q = u@vt
+    error = (z - h@Q).square().sum()/z.square().sum()
+    return error.item(), Q
 
 def procrustes_error(
     latents:Tensor, # (n, k) what should be recovered
     codes:Tensor, # (n, k) what was recovered
 )->float: # 0 for rotations and reflections; 2 at most for unit rows
     "Relative squared error after the best orthogonal map of the codes."
-    return procrustes(latents, codes)[0]
+    error, _ = procrustes(latents, codes)
+    return error
 
 # %% ../nbs/04_metrics.ipynb #981a2738
 def angle_error(
@@ -131,10 +156,13 @@ def angle_error(
 )->float: # In [0, 2]
     "Angle-preservation error: mean |z_i.z_j - h_i.h_j| over pairs of rows."
     z, h = require_rows(latents, codes)
-    require_unit(latents, "latents"), require_unit(codes, "codes")
-    def above(i): return (z[i:i+chunk]@z[i:].T - h[i:i+chunk]@h[i:].T).abs().triu(1).sum() # pairs i < j of one block of rows
-    pairs = 2*sum(above(i) for i in range(0, len(z), chunk)).item()
-    return pairs/(len(z)*(len(z) - (not diagonal)))/(1 + halved)
+    require_unit(latents, "latents")
+    require_unit(codes, "codes")
+    n, above = len(z), z.new_zeros(()) # sum over the pairs i < j, a block of rows at a time
+    for i in range(0, n, chunk):
+        gaps = (z[i:i+chunk]@z[i:].T - h[i:i+chunk]@h[i:].T).abs()
+        above += gaps.triu(1).sum()
+    return 2*above.item()/(n*(n - (not diagonal)))/(1 + halved)
 
 # %% ../nbs/04_metrics.ipynb #90619ce0
 def knn_predict(
@@ -146,17 +174,21 @@ def knn_predict(
     chunk:int=1024, # Test rows per block, to bound memory
 )->Tensor: # (m,) predicted classes
     "Weighted nearest-neighbour vote in cosine similarity (Wu et al. 2018)."
-    if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1]: raise ValueError(f"features differ in width: train {tuple(train.shape)} against test {tuple(test.shape)}")
-    if labels.shape != train.shape[:1] or labels.is_floating_point(): raise ValueError(f"labels must be {len(train)} integers, got {labels.dtype} of shape {tuple(labels.shape)}")
+    if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1]:
+        raise ValueError(f"features differ in width: train {tuple(train.shape)} against test {tuple(test.shape)}")
+    if labels.shape != train.shape[:1] or labels.is_floating_point():
+        raise ValueError(f"labels must be {len(train)} integers, got {labels.dtype} of shape {tuple(labels.shape)}")
     if not 1 <= neighbours <= len(train): raise ValueError(f"neighbours must be in 1..{len(train)}, got {neighbours}")
     if not temperature > 0: raise ValueError(f"temperature must be > 0, got {temperature}")
     if not (train.isfinite().all() and test.isfinite().all()): raise ValueError("features hold nan or infinite values")
-    bank, labels, votes = normalize(train, dim=1).T, labels.long(), []
+    bank, labels, predicted = normalize(train, dim=1).T, labels.long(), []
     for rows in test.split(chunk):
         cosine, index = (normalize(rows, dim=1)@bank).topk(neighbours, dim=1)
-        score = cosine.new_zeros(len(rows), int(labels.max())+1)
-        votes.append(score.scatter_add_(1, labels[index], ((cosine - cosine[:,:1])/temperature).exp()).argmax(1))
-    return torch.cat(votes)
+        weight = ((cosine - cosine[:,:1])/temperature).exp()
+        votes = cosine.new_zeros(len(rows), int(labels.max())+1)
+        votes.scatter_add_(1, labels[index], weight)
+        predicted.append(votes.argmax(1))
+    return torch.cat(predicted)
 
 def knn_accuracy(
     train:Tensor, # (n, d) training features
@@ -168,8 +200,10 @@ def knn_accuracy(
     chunk:int=1024, # Test rows per block
 )->float: # In [0, 1]
     "Top-1 accuracy of `knn_predict`."
-    if test_labels.shape != test.shape[:1]: raise ValueError(f"{len(test)} test rows against labels of shape {tuple(test_labels.shape)}")
-    return (knn_predict(train, train_labels, test, neighbours, temperature, chunk) == test_labels).double().mean().item()
+    if test_labels.shape != test.shape[:1]:
+        raise ValueError(f"{len(test)} test rows against labels of shape {tuple(test_labels.shape)}")
+    predicted = knn_predict(train, train_labels, test, neighbours, temperature, chunk)
+    return (predicted == test_labels).double().mean().item()
 
 # %% ../nbs/04_metrics.ipynb #7b1b1193
 def goodness_of_fit(
@@ -177,7 +211,8 @@ def goodness_of_fit(
     candidates:int, # Terms of the denominator: n for info_nce, 2n-1 for nt_xent
 )->float: # Nats gained over chance; 0 is chance, log(candidates) is the most possible
     "log(candidates) - loss: comparable across batch sizes."
-    if not (isinstance(candidates, int) and candidates >= 1): raise ValueError(f"candidates must be an integer >= 1, got {candidates!r}")
+    if not isinstance(candidates, int) or candidates < 1:
+        raise ValueError(f"candidates must be an integer >= 1, got {candidates!r}")
     return math.log(candidates) - float(loss)
 
 # %% ../nbs/04_metrics.ipynb #16342374
@@ -187,5 +222,8 @@ def recovery_scores(
     generator:torch.Generator|None=None, # Shuffles the rows before the held-out split
 )->dict[str,float]: # r2, r2_in_sample, mcc, procrustes, ape (printed convention)
     "Every score of recovery on the sphere."
-    return dict(r2=linear_r2(latents, codes, generator=generator), r2_in_sample=linear_r2(latents, codes, held_out=0), mcc=mcc(latents, codes),
-                procrustes=procrustes_error(latents, codes), ape=angle_error(latents, codes))
+    return dict(r2=linear_r2(latents, codes, generator=generator),
+        r2_in_sample=linear_r2(latents, codes, held_out=0),
+        mcc=mcc(latents, codes),
+        procrustes=procrustes_error(latents, codes),
+        ape=angle_error(latents, codes))

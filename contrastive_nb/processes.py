@@ -27,7 +27,9 @@ def rotate(
     j:int=1, # towards this one
 )->Tensor: # (n, d)
     "Rotate rows in the plane of two coordinates."
-    c, s, out = torch.as_tensor(angle, dtype=x.dtype, device=x.device).cos(), torch.as_tensor(angle, dtype=x.dtype, device=x.device).sin(), list(x.unbind(-1))
+    angle = torch.as_tensor(angle, dtype=x.dtype, device=x.device)
+    c, s = angle.cos(), angle.sin()
+    out = list(x.unbind(-1))
     out[i], out[j] = c*x[..., i] - s*x[..., j], s*x[..., i] + c*x[..., j]
     return torch.stack(out, -1)
 
@@ -53,14 +55,16 @@ def patches(
     slices:int=4, # $K$
 )->Tensor: # (n, 3) points
     "Shear, tip over, shear again {eq}`eq-processes-patches`."
-    return shear(rotate(shear(z, slices), math.pi/2, 2, 0), slices)
+    tipped = rotate(shear(z, slices), math.pi/2, 2, 0)
+    return shear(tipped, slices)
 
 def unpatch(
     x:Tensor, # (n, 3) points
     slices:int=4, # $K$
 )->Tensor: # (n, 3) points
     "Inverse of `patches`."
-    return shear(rotate(shear(x, slices, -1), -math.pi/2, 2, 0), slices, -1)
+    upright = rotate(shear(x, slices, -1), -math.pi/2, 2, 0)
+    return shear(upright, slices, -1)
 
 # %% ../nbs/07_processes.ipynb #2870795c
 def tall(
@@ -79,10 +83,12 @@ def tame(
     draws:int=10_000, # Candidates
 )->Tensor: # (layers, dim, dim) float64
     "Square layers with unit columns whose condition numbers lie in the lowest quarter of many draws."
-    W = torch.nn.functional.normalize(2*torch.rand(draws, dim, dim, generator=generator, dtype=torch.float64) - 1, dim=1)
+    entries = 2*torch.rand(draws, dim, dim, generator=generator, dtype=torch.float64) - 1
+    W = torch.nn.functional.normalize(entries, dim=1)
     condition = torch.linalg.cond(W)
     return W[condition <= condition.quantile(.25)][:layers]
 
+# %% ../nbs/07_processes.ipynb #8e1dd345
 def bend(
     z:Tensor, # (n, d) points
     weights:Tensor, # (layers, d, d)
@@ -123,10 +129,12 @@ class Process:
     inverse:Callable[[Tensor],Tensor] # $g^{-1}$ on the image of $g$
 
     def __call__(self, z:Tensor)->Tensor:
-        if z.ndim != 2 or z.shape[1] != self.dim: raise ValueError(f"process {self.name!r} takes latents (n, {self.dim}), not {tuple(z.shape)}")
+        if z.ndim != 2 or z.shape[1] != self.dim:
+            raise ValueError(f"process {self.name!r} takes latents (n, {self.dim}), not {tuple(z.shape)}")
         return self.forward(z)
 
-PROCESSES = dict(identity=(3, 3), linear=(3, 7), spiral=(3, 3), patches=(3, 3), invertible_mlp=(3, 3), invertible_mlp5=(5, 5), linear70=(10, 70), monomial70=(10, 70)) # latent and observed dimension
+PROCESSES = dict(identity=(3, 3), linear=(3, 7), spiral=(3, 3), patches=(3, 3), # latent and observed dimension
+    invertible_mlp=(3, 3), invertible_mlp5=(5, 5), linear70=(10, 70), monomial70=(10, 70))
 
 # %% ../nbs/07_processes.ipynb #1465a9d8
 def make_process(
@@ -136,15 +144,19 @@ def make_process(
     "A generating process by name (Zaliaduonis et al. 2026, section 5.1). Raises `ValueError` for an unknown name."
     if name not in PROCESSES: raise ValueError(f"no process {name!r}; there are {', '.join(PROCESSES)}")
     dim, observed = PROCESSES[name]
-    if name.startswith("linear"):
-        W = tall(observed, dim, generator)
-        g, undo = lambda z: z @ W.to(z).T, lambda x: x @ torch.linalg.pinv(W).to(x).T
+    if name.startswith("linear"): g, undo = _linear(tall(observed, dim, generator))
     elif name.startswith("invertible"):
         W = tame(3, dim, generator)
         g, undo = partial(bend, weights=W), partial(unbend, weights=W)
-    else: g, undo = dict(identity=(Tensor.clone, Tensor.clone), spiral=(spiral, partial(spiral, turns=-2.)), patches=(patches, unpatch),
-                         monomial70=(monomials, lambda x: x[:, :dim].clone()))[name]
+    elif name == "identity": g, undo = Tensor.clone, Tensor.clone
+    elif name == "spiral": g, undo = spiral, partial(spiral, turns=-2.)
+    elif name == "patches": g, undo = patches, unpatch
+    else: g, undo = monomials, lambda x: x[:, :dim].clone()
     return Process(name, dim, observed, g, undo)
+
+def _linear(W:Tensor)->tuple[Callable,Callable]:
+    "The map of a matrix and its inverse on the image."
+    return lambda z: z @ W.to(z).T, lambda x: x @ torch.linalg.pinv(W).to(x).T
 
 # %% ../nbs/07_processes.ipynb #2eaa265b
 def stretch(
@@ -152,8 +164,10 @@ def stretch(
     z:Tensor, # (n, k) unit rows
 )->Tensor: # (n, k-1) singular values, largest first
     "Factors by which a process stretches the sphere's tangent planes."
-    J = torch.func.vmap(torch.func.jacrev(lambda p: process(p[None])[0]))(z)
-    tangent = torch.linalg.svd(z[:, None])[2][:, 1:] # rows orthogonal to z
+    jacobian = torch.func.jacrev(lambda point: process(point[None])[0])
+    J = torch.func.vmap(jacobian)(z)
+    _, _, directions = torch.linalg.svd(z[:, None])
+    tangent = directions[:, 1:] # rows orthogonal to z
     return torch.linalg.svdvals(J @ tangent.mT)
 
 # %% ../nbs/07_processes.ipynb #0d2503bc
@@ -174,14 +188,18 @@ def mixture_graph(
     slices:int=16, # Nodes in u
     around:int=24, # Nodes on each slice
 )->tuple[Tensor,Tensor]: # (n, 3) nodes of $S^2$, and (n, n) law of a positive pair on them, float64
-    "The law of pairs {eq}`eq-processes-mixture` on $S^2$ as a finite graph; exact for smooth functions up to quadrature."
+    """The law of pairs {eq}`eq-processes-mixture` on $S^2$ as a finite graph;
+    exact for smooth functions up to quadrature."""
     if not 0 <= share <= 1: raise ValueError(f"share must be in [0, 1], got {share}")
     u, w = map(torch.as_tensor, leggauss(slices))
-    angle, r2 = 2*math.pi*torch.arange(around).double()/around, 1 - u**2
+    angle = 2*math.pi*torch.arange(around).double()/around
     circle = torch.stack([angle.cos(), angle.sin()], 1)
-    z = torch.cat([u[:, None, None].expand(-1, around, 1), r2.sqrt()[:, None, None]*circle], -1).flatten(0, 1)
+    r2 = 1 - u**2
+    height, ring = u[:, None, None].expand(-1, around, 1), r2.sqrt()[:, None, None]*circle
+    z = torch.cat([height, ring], -1).flatten(0, 1)
     mass = (w/2/around).repeat_interleave(around)
     whole = mass[:, None]*mass*vmf_logpdf(z, z[:, None], kappa).exp()
-    c = kappa*r2[:, None, None]
-    slice_ = (c*(circle @ circle.T) - log_mgf(c, 2)).exp()*w[:, None, None]/(2*around**2)
-    return z, share*whole + (1 - share)*torch.block_diag(*slice_)
+    c = kappa*r2[:, None, None] # concentration on each slice
+    density = (c*(circle @ circle.T) - log_mgf(c, 2)).exp()
+    on_slice = density*w[:, None, None]/(2*around**2)
+    return z, share*whole + (1 - share)*torch.block_diag(*on_slice)

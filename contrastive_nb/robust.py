@@ -18,23 +18,37 @@ from .kernels import lift
 # %% ../nbs/06_robust.ipynb #71db9cb5
 def reference(
     similarities:Tensor, # (..., m) one row an anchor; -inf where not a candidate
-    base:Tensor|None=None, # Law of the negatives: (..., m), or (m,) for all rows; non-negative, a Boolean mask will do; uniform by default
+    # Law of the negatives: (..., m), or (m,) for all rows; non-negative, a Boolean mask will do; uniform by default
+    base:Tensor|None=None,
 )->tuple[Tensor,Tensor]: # Similarities (0 where not a candidate), and the normalised law
     "Check and normalise what every function here takes. Raises `TypeError` or `ValueError` for what has no worst case."
-    if not isinstance(similarities, Tensor) or not similarities.is_floating_point(): raise TypeError(f"similarities must be a floating tensor, not {getattr(similarities, 'dtype', type(similarities).__name__)}")
-    if similarities.ndim == 0 or not similarities.numel(): raise ValueError(f"similarities must hold at least one row of at least one candidate, not {tuple(similarities.shape)}")
+    if not isinstance(similarities, Tensor) or not similarities.is_floating_point():
+        kind = getattr(similarities, "dtype", type(similarities).__name__)
+        raise TypeError(f"similarities must be a floating tensor, not {kind}")
+    if similarities.ndim == 0 or not similarities.numel():
+        raise ValueError("similarities must hold at least one row of at least one candidate, "
+            f"not {tuple(similarities.shape)}")
     f, = lift(similarities)
-    if not (f < torch.inf).all(): raise ValueError(f"similarities must be finite, or -inf where not a candidate: nan or inf at {(~(f < torch.inf)).nonzero()[0].tolist()}")
+    fine = f < torch.inf
+    if not fine.all():
+        raise ValueError("similarities must be finite, or -inf where not a candidate: "
+            f"nan or inf at {(~fine).nonzero()[0].tolist()}")
     b = torch.ones_like(f) if base is None else as_law(base, f)
     b = b.masked_fill(f == -torch.inf, 0.)
-    if not (total := b.sum(-1, keepdim=True)).gt(0).all(): raise ValueError(f"row {(total[..., 0] <= 0).nonzero()[0].tolist()} has no candidate")
+    total = b.sum(-1, keepdim=True)
+    bare = total[..., 0] <= 0
+    if bare.any(): raise ValueError(f"row {bare.nonzero()[0].tolist()} has no candidate")
     return f.masked_fill(b == 0, 0.), b/total
 
 def as_law(base:Tensor, like:Tensor)->Tensor: # Like `like`
     "Weights as a tensor of the similarities' shape."
-    if base.shape not in (like.shape, like.shape[-1:]): raise ValueError(f"base must have the similarities' shape {tuple(like.shape)} or {tuple(like.shape[-1:])}, not {tuple(base.shape)}")
-    b = base.to(like).expand(like.shape)
-    if not ((b >= 0) & (b < torch.inf)).all(): raise ValueError(f"base must be non-negative and finite; it holds {b[~((b >= 0) & (b < torch.inf))][0].item()}")
+    full, shared = like.shape, like.shape[-1:]
+    if base.shape not in (full, shared):
+        raise ValueError(f"base must have the similarities' shape {tuple(full)} or {tuple(shared)}, "
+            f"not {tuple(base.shape)}")
+    b = base.to(like).expand(full)
+    fine = (b >= 0) & (b < torch.inf)
+    if not fine.all(): raise ValueError(f"base must be non-negative and finite; it holds {b[~fine][0].item()}")
     return b
 
 def per_anchor(
@@ -44,10 +58,13 @@ def per_anchor(
     allow_zero:bool=False, # Whether 0 is fine
 )->Tensor: # One an anchor, (...)
     "A finite positive number for each anchor."
-    v = torch.as_tensor(value, dtype=f.dtype, device=f.device)
-    if v.shape not in ((), f.shape[:-1]): raise ValueError(f"{name} must be one number or one for each anchor {tuple(f.shape[:-1])}, not {tuple(v.shape)}")
-    if not (fine := (v >= 0 if allow_zero else v > 0) & (v < torch.inf)).all(): raise ValueError(f"{name} must be {'>=' if allow_zero else '>'} 0 and finite, not {v[~fine][0].item() if v.ndim else v.item()}")
-    return v.expand(f.shape[:-1])
+    v, anchors = torch.as_tensor(value, dtype=f.dtype, device=f.device), f.shape[:-1]
+    if v.shape not in ((), anchors):
+        raise ValueError(f"{name} must be one number or one for each anchor {tuple(anchors)}, not {tuple(v.shape)}")
+    fine = (v >= 0 if allow_zero else v > 0) & (v < torch.inf)
+    if not fine.all():
+        raise ValueError(f"{name} must be {'>=' if allow_zero else '>'} 0 and finite, not {v[~fine][0].item()}")
+    return v.expand(anchors)
 
 # %% ../nbs/06_robust.ipynb #eb05017c
 def worst_case(
@@ -57,7 +74,8 @@ def worst_case(
 )->Tensor: # (..., m) weights that sum to one
     "The worst law of the negatives at a price {eq}`eq-robust-tilt`."
     f, b = reference(similarities, base)
-    return (f/per_anchor("temperature", temperature, f)[..., None] + b.log()).softmax(-1)
+    x = f/per_anchor("temperature", temperature, f)[..., None]
+    return (x + b.log()).softmax(-1)
 
 def radius(
     similarities:Tensor, # (..., m)
@@ -67,16 +85,19 @@ def radius(
     "KL divergence of the worst case from the law of the negatives; accurate to the last digits of a small radius too."
     f, b = reference(similarities, base)
     x = f/per_anchor("temperature", temperature, f)[..., None]
-    ratio = (x - (x + b.log()).logsumexp(-1, keepdim=True)).masked_fill(b == 0, 0.) # $\log(Q^*/Q_0)$
-    return (b*(ratio.exp()*ratio - ratio.expm1())).sum(-1) # $\mathbb E_{Q_0}[r\log r-r+1]$, no negative term
+    log_r = x - (x + b.log()).logsumexp(-1, keepdim=True) # $r=Q^*/Q_0$
+    log_r = log_r.masked_fill(b == 0, 0.)
+    return (b*(log_r.exp()*log_r - log_r.expm1())).sum(-1) # $\mathbb E_{Q_0}[r\log r-r+1]$, no negative term
 
+# %% ../nbs/06_robust.ipynb #dacba0b5
 def radius_ceiling(
     similarities:Tensor, # (..., m)
     base:Tensor|None=None, # Law of the negatives
 )->Tensor: # (...) nats
-    "The radius of the point mass on the most similar negatives: log m for m negatives without a tie. No worst case has a larger one."
-    f, b = reference(similarities, base)
-    return -top_mass(f, b)[0].log()
+    """The radius of the point mass on the most similar negatives: log m for m negatives without a tie.
+    No worst case has a larger one."""
+    mass, _ = top_mass(*reference(similarities, base))
+    return -mass.log()
 
 def top_mass(f:Tensor, b:Tensor)->tuple[Tensor,Tensor]: # (...), (..., m)
     "Mass of the most similar negatives, and who they are."
@@ -90,33 +111,45 @@ def temperature_for_radius(
     eta:float|Tensor, # Radius > 0 in nats, one or one an anchor
     base:Tensor|None=None, # Law of the negatives, uniform by default
 )->Tensor: # (...) temperature whose worst case has this radius
-    "The price that fences the adversary into a ball of radius eta. Raises `ValueError` from the ceiling on, where no price does."
-    f, b = reference(similarities.detach() if similarities.device.type == "mps" else similarities.detach().double(), base)
-    eta, ceiling = per_anchor("eta", eta, f), -top_mass(f, b)[0].log()
-    if (beyond := eta >= ceiling*(1 - 1e-12)).any():
+    """The price that fences the adversary into a ball of radius eta.
+    Raises `ValueError` from the ceiling on, where no price does."""
+    f, b = reference(_wide(similarities), base)
+    eta = per_anchor("eta", eta, f)
+    mass, _ = top_mass(f, b)
+    ceiling = -mass.log()
+    beyond = eta >= ceiling*(1 - 1e-12)
+    if beyond.any():
         i = tuple(beyond.nonzero()[0].tolist())
-        raise ValueError(f"eta = {eta[i].item():.6g} is not below the ceiling {ceiling[i].item():.6g} of anchor {list(i)}: from there on the worst case is the maximum and has no temperature")
-    return solve_temperature(f, b, eta).to(lift(similarities)[0].dtype)
+        raise ValueError(f"eta = {eta[i].item():.6g} is not below the ceiling {ceiling[i].item():.6g} "
+            f"of anchor {list(i)}: from there on the worst case is the maximum and has no temperature")
+    lifted, = lift(similarities)
+    return solve_temperature(f, b, eta).to(lifted.dtype)
+
+def _wide(x:Tensor)->Tensor:
+    "Held constant, and in double precision where the device has it."
+    return x.detach() if x.device.type == "mps" else x.detach().double()
 
 # %% ../nbs/06_robust.ipynb #b7c1d2e3
 def solve_temperature(f:Tensor, b:Tensor, eta:Tensor)->Tensor: # (...)
     "Safeguarded Newton for log(1/temperature), all anchors at once."
     def curve(u): # Radius and its slope in u
         q = (f*u.exp()[..., None] + b.log()).softmax(-1)
-        spread = (q*(f - (q*f).sum(-1, keepdim=True)).square()).sum(-1)
-        return radius(f, (-u).exp(), b), spread*(2*u).exp()
-    span = torch.where(b > 0, f, -torch.inf).amax(-1) - torch.where(b > 0, f, torch.inf).amin(-1)
-    low = (8*eta).log()/2 - span.log()
+        mean = (q*f).sum(-1, keepdim=True)
+        variance = (q*(f - mean).square()).sum(-1)
+        return radius(f, (-u).exp(), b), variance*(2*u).exp()
+    most, least = torch.where(b > 0, f, -torch.inf).amax(-1), torch.where(b > 0, f, torch.inf).amin(-1)
+    low = (8*eta).log()/2 - (most - least).log() # $\eta(t)\le t^2\,\mathrm{span}^2/8$
     high = low + 1
     while (short := curve(high)[0] <= eta).any(): high = torch.where(short, high + 1, high)
-    u = low
+    u, eps = low, torch.finfo(f.dtype).eps
     for _ in range(100):
         value, slope = curve(u)
-        low, high = torch.where(value <= eta, u, low), torch.where(value <= eta, high, u)
-        step = u - (value/eta).log()*value/slope
-        new = torch.where((step > low) & (step < high), step, (low + high)/2)
-        done, u = (new - u).abs().max() <= 8*torch.finfo(f.dtype).eps*u.abs().max().clamp(min=1), new
-        if done: break
+        short = value <= eta
+        low, high = torch.where(short, u, low), torch.where(short, high, u)
+        newton = u - (value/eta).log()*value/slope
+        inside = (newton > low) & (newton < high)
+        last, u = u, torch.where(inside, newton, (low + high)/2)
+        if (u - last).abs().max() <= 8*eps*last.abs().max().clamp(min=1): break
     return (-u).exp()
 
 # %% ../nbs/06_robust.ipynb #df4b8638
@@ -127,13 +160,15 @@ def kl_ball(
 )->tuple[Tensor,Tensor]: # (...) value, differentiable, and (..., m) weights
     "The worst mean similarity over KL(Q || Q_0) <= eta, and the law that attains it."
     f, b = reference(similarities, base)
-    wide = f.detach() if f.device.type == "mps" else f.detach().double()
-    eta, (mass, who) = per_anchor("eta", eta, wide, True), top_mass(f, b)
-    inside = (eta > 0) & (eta < -mass.to(wide).log()*(1 - 1e-12))
+    wide = _wide(f)
+    eta = per_anchor("eta", eta, wide, allow_zero=True)
+    mass, who = top_mass(f, b)
     Q = torch.where((eta > 0)[..., None], b*who/mass[..., None], b)
+    inside = (eta > 0) & (eta < -mass.to(wide).log()*(1 - 1e-12))
     if inside.any():
-        g, c, Q = wide[inside], b[inside].to(wide), Q.clone()
-        Q[inside] = worst_case(g, solve_temperature(g, c, eta[inside]), c).to(Q)
+        g, c = wide[inside], b[inside].to(wide)
+        T = solve_temperature(g, c, eta[inside])
+        Q[inside] = worst_case(g, T, c).to(Q)
     return (Q*f).sum(-1), Q
 
 def chi2_ball(
@@ -143,7 +178,8 @@ def chi2_ball(
 )->tuple[Tensor,Tensor]: # (...) value, differentiable, and (..., m) weights
     "The worst mean similarity over E_{Q_0} (q - 1)^2 <= eta, and the law that attains it."
     f, b = reference(similarities, base)
-    with torch.no_grad(): Q = chi2_weights(f, b, per_anchor("eta", eta, f, True)[..., None])
+    eta = per_anchor("eta", eta, f, allow_zero=True)
+    with torch.no_grad(): Q = chi2_weights(f, b, eta[..., None])
     return (Q*f).sum(-1), Q
 
 def cvar_ball(
@@ -151,34 +187,42 @@ def cvar_ball(
     alpha:float, # Share in (0, 1]
     base:Tensor|None=None, # Law of the negatives, uniform by default
 )->tuple[Tensor,Tensor]: # (...) value, differentiable, and (..., m) weights
-    "The mean of the most similar share alpha, the last one fractionally: the worst case over Q <= Q_0/alpha. Ties are filled in an arbitrary order."
+    """The mean of the most similar share alpha, the last one fractionally: the worst case over Q <= Q_0/alpha.
+    Ties are filled in an arbitrary order."""
     if not 0 < alpha <= 1: raise ValueError(f"alpha must be in (0, 1], not {alpha}")
     f, b = reference(similarities, base)
     order = f.detach().masked_fill(b == 0, -torch.inf).argsort(-1, descending=True)
     mass = b.gather(-1, order)
-    taken = (alpha - mass.cumsum(-1) + mass).clamp(min=0).minimum(mass)/alpha
+    left = alpha - mass.cumsum(-1) + mass # of the share, before each is taken
+    taken = left.clamp(min=0).minimum(mass)/alpha
     Q = torch.zeros_like(b).scatter(-1, order, taken)
     return (Q*f).sum(-1), Q
 
 # %% ../nbs/06_robust.ipynb #e09e6e90
 def chi2_weights(f:Tensor, b:Tensor, eta:Tensor)->Tensor: # (..., m)
     "The worst law in the chi-square ball."
+    on = b*(f >= _least_in_support(f, b, eta))
+    B = on.sum(-1, keepdim=True)
+    m = (on*f).sum(-1, keepdim=True)/B
+    v = (on*(f - m).square()).sum(-1, keepdim=True)/B
+    room = (1 + eta - 1/B).clamp(min=0)
+    slope = torch.where(v > 0, (room/(B*torch.where(v > 0, v, 1.))).sqrt(), 0.)
+    Q = on*(1/B + slope*(f - m)).clamp(min=0)
+    top, who = top_mass(f, b)
+    top = top[..., None]
+    return torch.where(eta >= 1/top - 1, b*who/top, Q/Q.sum(-1, keepdim=True))
+
+def _least_in_support(f:Tensor, b:Tensor, eta:Tensor)->Tensor: # (..., 1)
+    "The smallest similarity that the worst law keeps."
     x, order = f.masked_fill(b == 0, -torch.inf).sort(-1, descending=True)
     mass = b.gather(-1, order).cumsum(-1)
     gap = (x[..., :-1] - x[..., 1:]).nan_to_num(0., posinf=0.) # $f_{(k)}-f_{(k+1)}$
     first = (mass[..., :-1]*gap).cumsum(-1) # $\mathbb E(f-\lambda)_+$
     before = torch.cat([torch.zeros_like(first[..., :1]), first[..., :-1]], -1)
     second = (gap*(before + first)).cumsum(-1) # $\mathbb E(f-\lambda)_+^2$
-    outside = ((first == 0) | (second > (1 + eta)*first.square())) & x[..., 1:].isfinite()
-    last = x.gather(-1, outside.sum(-1, keepdim=True))
-    on = b*(f >= last)
-    B = on.sum(-1, keepdim=True)
-    m = (on*f).sum(-1, keepdim=True)/B
-    v = (on*(f - m).square()).sum(-1, keepdim=True)/B
-    slope = torch.where(v > 0, ((1 + eta - 1/B).clamp(min=0)/(B*torch.where(v > 0, v, 1.))).sqrt(), 0.)
-    Q = on*(1/B + slope*(f - m)).clamp(min=0)
-    top, who = top_mass(f, b)
-    return torch.where(eta >= 1/top[..., None] - 1, b*who/top[..., None], Q/Q.sum(-1, keepdim=True))
+    too_few = (first == 0) | (second > (1 + eta)*first.square())
+    in_besides_the_first = (too_few & x[..., 1:].isfinite()).sum(-1, keepdim=True)
+    return x.gather(-1, in_besides_the_first)
 
 # %% ../nbs/06_robust.ipynb #bd5a2b55
 def effective_sample_size(
@@ -199,7 +243,10 @@ def kl(
 )->Tensor: # (...) nats; inf for weight where the base has none
     "KL divergence of any weights from the law of the negatives: the radius of weights that are no softmax."
     q = weights/weights.sum(-1, keepdim=True)
-    b = torch.full_like(q, 1/q.shape[-1]) if base is None else as_law(base, q)/as_law(base, q).sum(-1, keepdim=True)
+    if base is None: b = torch.full_like(q, 1/q.shape[-1])
+    else:
+        b = as_law(base, q)
+        b = b/b.sum(-1, keepdim=True)
     return torch.special.xlogy(q, q/b).masked_fill(q == 0, 0.).sum(-1)
 
 # %% ../nbs/06_robust.ipynb #63942f97
@@ -208,7 +255,7 @@ def anchors_with(
     positive:Tensor, # (n,) cosines of the positives
 )->tuple[Tensor,Tensor,Tensor]: # Anchors (n, d), positives (n, d) and negatives (n, m, d), unit rows
     "Embeddings that have the given cosines, for losses that take embeddings."
-    place = lambda s: torch.stack([s, (1 - s.square()).clamp(min=0).sqrt()], -1)
+    def place(s): return torch.stack([s, (1 - s.square()).clamp(min=0).sqrt()], -1)
     e = torch.zeros(len(similarities), 2, dtype=similarities.dtype)
     e[:, 0] = 1
     return e, place(positive), place(similarities)
@@ -218,12 +265,14 @@ def gradient_law(
     similarities:Tensor, # (n, m) cosines strictly between -1 and 1
     positive:Tensor, # (n,) cosines of the positives
     **kwargs)->Tensor: # (n, m) gradient in each negative's cosine, normalised
-    "Which law of the negatives a loss of embeddings pushes against: turn each negative towards the anchor and look at the slope."
+    """Which law of the negatives a loss of embeddings pushes against:
+    turn each negative towards the anchor and look at the slope."""
     e, p, negatives = anchors_with(similarities, positive)
     negatives.requires_grad_()
     g, = torch.autograd.grad(loss(e, p, negatives=negatives, **kwargs), negatives)
-    across = torch.stack([negatives[..., 1], -negatives[..., 0]], -1).detach() # unit tangent towards the anchor
-    slope = (g*across).sum(-1)/across[..., 0] # a turn by an angle moves the cosine by the sine
+    cosine, sine = negatives.detach().unbind(-1)
+    towards = torch.stack([sine, -cosine], -1) # unit tangent towards the anchor
+    slope = (g*towards).sum(-1)/sine # a turn by an angle moves the cosine by the sine
     return slope/slope.sum(-1, keepdim=True)
 
 # %% ../nbs/06_robust.ipynb #91ecd91d

@@ -23,7 +23,8 @@ def require_dim(
     least:int=2, # Smallest dimension accepted
 )->int: # `dim`, unchanged
     "Refuse a dimension that is not an integer >= `least`."
-    if not isinstance(dim, (int, np.integer)) or dim < least: raise ValueError(f"dimension must be an integer >= {least}, got {dim!r}")
+    if not isinstance(dim, (int, np.integer)) or dim < least:
+        raise ValueError(f"dimension must be an integer >= {least}, got {dim!r}")
     return int(dim)
 
 def require_unit(
@@ -31,33 +32,43 @@ def require_unit(
     name:str="mean", # How the error calls them
 )->Tensor: # `z`, unchanged
     "Refuse rows that are not unit vectors in R^k, k >= 2 (nan included)."
-    if not torch.is_floating_point(z) or z.ndim < 1: raise ValueError(f"{name} must be a float tensor (..., k), got {z.dtype} of shape {tuple(z.shape)}")
+    if not torch.is_floating_point(z) or z.ndim < 1:
+        raise ValueError(f"{name} must be a float tensor (..., k), got {z.dtype} of shape {tuple(z.shape)}")
     require_dim(z.shape[-1])
-    off = (z.norm(dim=-1) - 1).abs()
-    if not (off <= max(torch.finfo(z.dtype).eps**.5, 1e-6)).all():
-        worst = off.nan_to_num(nan=math.inf).argmax()
-        raise ValueError(f"{name} rows must have norm 1; row {int(worst)} has norm {z.norm(dim=-1).flatten()[worst]:.6g} (torch.nn.functional.normalize helps)")
-    return z
+    norm = z.norm(dim=-1)
+    off = (norm - 1).abs()
+    allowed = max(torch.finfo(z.dtype).eps**.5, 1e-6)
+    if (off <= allowed).all(): return z
+    worst = int(off.nan_to_num(nan=math.inf).argmax())
+    raise ValueError(f"{name} rows must have norm 1; row {worst} has norm {norm.flatten()[worst]:.6g} "
+        "(torch.nn.functional.normalize helps)")
 
+# %% ../nbs/01_sphere.ipynb #44fe4e7a
 def require_kappa(
     kappa:float|Tensor, # Concentration, any shape
     rows:tuple|None=None, # Shape to broadcast to
     like:Tensor|None=None, # Tensor that gives dtype and device (float64 if absent)
 )->Tensor: # Concentration as a tensor
     "Refuse a concentration that is negative, infinite or nan, or that does not broadcast to one value per row."
-    if like is None: like = kappa if isinstance(kappa, Tensor) and kappa.is_floating_point() else torch.empty(0, dtype=torch.float64)
+    if like is None:
+        floating = isinstance(kappa, Tensor) and kappa.is_floating_point()
+        like = kappa if floating else torch.empty(0, dtype=torch.float64)
     kappa = torch.as_tensor(kappa, dtype=like.dtype, device=like.device)
-    if not ((kappa >= 0) & kappa.isfinite()).all(): raise ValueError(f"kappa must be finite and >= 0, got {kappa[~((kappa >= 0) & kappa.isfinite())].flatten()[0].item()}")
+    fine = (kappa >= 0) & kappa.isfinite()
+    if not fine.all(): raise ValueError(f"kappa must be finite and >= 0, got {kappa[~fine].flatten()[0].item()}")
     if rows is None: return kappa
     try: return kappa.broadcast_to(rows)
-    except RuntimeError: raise ValueError(f"kappa of shape {tuple(kappa.shape)} does not give one value to each of the rows {tuple(rows)}") from None
+    except RuntimeError:
+        raise ValueError(f"kappa of shape {tuple(kappa.shape)} "
+            f"does not give one value to each of the rows {tuple(rows)}") from None
 
 def require_fixed(
     fixed:int, # Number m of leading coordinates kept
     dim:int, # Ambient dimension k
 )->int: # `fixed`, unchanged
     "Refuse a number of fixed coordinates outside 0..k."
-    if not isinstance(fixed, (int, np.integer)) or not 0 <= fixed <= dim: raise ValueError(f"fixed must be an integer in 0..{dim}, got {fixed!r}")
+    if not isinstance(fixed, (int, np.integer)) or not 0 <= fixed <= dim:
+        raise ValueError(f"fixed must be an integer in 0..{dim}, got {fixed!r}")
     return int(fixed)
 
 # %% ../nbs/01_sphere.ipynb #8e8c0d21
@@ -68,20 +79,23 @@ def uniform_sphere(
     dtype:torch.dtype|None=None, # torch's default if None
 )->Tensor: # (n, k) unit rows
     "Independent uniform points of S^{k-1}: normalised Gaussians."
-    return _directions((n,) if isinstance(n, int) else tuple(n), require_dim(dim), generator, dtype)
+    shape = (n,) if isinstance(n, int) else tuple(n)
+    return _directions(shape, require_dim(dim), generator, dtype)
 
 # %% ../nbs/01_sphere.ipynb #bb2b38b8
 def _directions(shape:tuple, dim:int, generator, dtype=None, device=None)->Tensor:
     "Uniform directions in R^dim, S^0 = {-1, 1} included."
-    device = device or (generator.device if generator is not None else None)
-    return normalize(torch.randn(*shape, dim, generator=generator, dtype=dtype, device=device), dim=-1)
+    if device is None and generator is not None: device = generator.device
+    gaussian = torch.randn(*shape, dim, generator=generator, dtype=dtype, device=device)
+    return normalize(gaussian, dim=-1)
 
 # %% ../nbs/01_sphere.ipynb #67cd02b7
 def log_area(
     dim:int, # Ambient dimension k >= 1
 )->float: # log of 2 pi^{k/2} / Gamma(k/2)
     "Log surface area of S^{k-1}; subtract it from a log-density here to get one with respect to area."
-    return math.log(2) + require_dim(dim, 1)/2*math.log(math.pi) - math.lgamma(dim/2)
+    k = require_dim(dim, 1)
+    return math.log(2) + k/2*math.log(math.pi) - math.lgamma(k/2)
 
 # %% ../nbs/01_sphere.ipynb #e7bcedd9
 def haar_orthogonal(
@@ -91,8 +105,10 @@ def haar_orthogonal(
 )->Tensor: # (n, k, k) float64 orthogonal matrices, rotations and reflections alike
     "Orthogonal matrices from the Haar law: QR of Gaussians, the signs of R moved to Q (Mezzadri 2007)."
     device = generator.device if generator is not None else None
-    q, r = torch.linalg.qr(torch.randn(n, require_dim(dim), dim, generator=generator, dtype=torch.float64, device=device))
-    return q*r.diagonal(dim1=-2, dim2=-1).sign()[:,None,:]
+    gaussian = torch.randn(n, require_dim(dim), dim, generator=generator, dtype=torch.float64, device=device)
+    q, r = torch.linalg.qr(gaussian)
+    signs = r.diagonal(dim1=-2, dim2=-1).sign()
+    return q*signs[:,None,:]
 
 # %% ../nbs/01_sphere.ipynb #252bb017
 class LogMgf(torch.autograd.Function):
@@ -100,14 +116,19 @@ class LogMgf(torch.autograd.Function):
     @staticmethod
     def forward(ctx, kappa, k):
         ctx.save_for_backward(kappa)
-        ctx.k, x = k, kappa.detach().cpu().double().numpy().reshape(-1)
+        ctx.k = k
+        nu = k/2-1
+        x = kappa.detach().cpu().double().numpy().reshape(-1)
         with np.errstate(divide="ignore", invalid="ignore"): # kappa = 0 and underflow are repaired below
-            out = gammaln(k/2) + (k/2-1)*np.log(2/x) + np.log(ive(k/2-1, x)) + x
-        if (low := (x*x < k) | ~np.isfinite(out)).any(): out[low] = _log_series(x[low], k)
+            out = gammaln(k/2) + nu*np.log(2/x) + np.log(ive(nu, x)) + x
+        low = (x*x < k) | ~np.isfinite(out)
+        if low.any(): out[low] = _log_series(x[low], k)
         return torch.as_tensor(out, dtype=kappa.dtype, device=kappa.device).reshape(kappa.shape)
 
     @staticmethod
-    def backward(ctx, g): return g*mean_resultant(*ctx.saved_tensors, ctx.k), None
+    def backward(ctx, g):
+        kappa, = ctx.saved_tensors
+        return g*mean_resultant(kappa, ctx.k), None
 
 def log_mgf(
     kappa:float|Tensor, # Concentration >= 0, any shape
@@ -119,10 +140,12 @@ def log_mgf(
 # %% ../nbs/01_sphere.ipynb #5ec3fb72
 def _log_series(x:np.ndarray, k:int)->np.ndarray:
     "log 0F1(; k/2; x^2/4) by its series, with enough terms to pass the largest one."
-    peak = (np.hypot(k/2-1, x.max()) - (k/2-1))/2 if len(x) else 0.
+    peak = (np.hypot(k/2-1, x.max()) - (k/2-1))/2 if len(x) else 0. # the largest term: j (k/2+j-1) = x^2/4
     j = np.arange(1, int(peak + 12*peak**.5) + 40)
-    with np.errstate(divide="ignore"): ratio = 2*np.log(x/2)
-    return np.logaddexp(0, logsumexp(j*ratio[:,None] - np.cumsum(np.log(j*(k/2+j-1))), axis=1))
+    with np.errstate(divide="ignore"): log_power = 2*np.log(x/2) # log of x^2/4
+    log_factorials = np.cumsum(np.log(j*(k/2+j-1))) # log of j! (k/2)_j
+    terms = j*log_power[:,None] - log_factorials
+    return np.logaddexp(0, logsumexp(terms, axis=1)) # 1 is the term of j = 0
 
 # %% ../nbs/01_sphere.ipynb #34950bad
 def mean_resultant(
@@ -132,24 +155,36 @@ def mean_resultant(
     "Mean cosine to the mean direction under vMF(kappa): I_{k/2}/I_{k/2-1}."
     kappa = require_kappa(kappa)
     wide = kappa.double()
-    return (wide/dim * (log_mgf(wide, dim+2) - log_mgf(wide, dim)).exp()).clamp(max=1).to(kappa.dtype) # rounding may pass 1
+    near_zero = wide/dim
+    log_ratio = log_mgf(wide, dim+2) - log_mgf(wide, dim)
+    A = (near_zero*log_ratio.exp()).clamp(max=1) # rounding may pass 1
+    return A.to(kappa.dtype)
 
 # %% ../nbs/01_sphere.ipynb #3ff80035
 def cosine_rule(
     dim:int, # Ambient dimension k >= 1 (k = 1: the two points -1 and 1)
     n:int=200, # Number of nodes
 )->tuple[Tensor,Tensor]: # (n,) cosines and (n,) weights, float64: E f(x.y) = (w*f(t)).sum()
-    "Gauss rule for rotation-invariant integrals on S^{k-1}: the law of one coordinate of a uniform point (Golub-Welsch nodes, Christoffel weights)."
-    if require_dim(dim, 1) == 1: return torch.tensor([-1., 1.]).double(), torch.full((2,), .5, dtype=torch.float64)
+    """Gauss rule for rotation-invariant integrals on S^{k-1}: the law of one coordinate of a uniform point
+    (Golub-Welsch nodes, Christoffel weights)."""
+    if require_dim(dim, 1) == 1: return torch.tensor([-1., 1.]).double(), torch.tensor([.5, .5]).double()
     if n < 2: raise ValueError(f"a cosine rule needs n >= 2 nodes, got {n}")
     lam, j = (dim-2)/2, np.arange(1., n)
     with np.errstate(invalid="ignore"): b = np.sqrt(j*(j+2*lam-1) / (4*(j+lam)*(j+lam-1)))
     if dim == 2: b[0] = .5**.5 # the limit of 0/0 at lambda = 0: Chebyshev
-    t = eigvalsh_tridiagonal(np.zeros(n), b); t = (t - t[::-1])/2
-    last, p, total = 0., np.ones(n), np.ones(n)
+    t = eigvalsh_tridiagonal(np.zeros(n), b)
+    t = (t - t[::-1])/2 # symmetric to the last digit
+    w = np.nan_to_num(1/_sum_of_squares(t, b))
+    return torch.as_tensor(t.copy()), torch.as_tensor(w)
+
+def _sum_of_squares(t:np.ndarray, b:np.ndarray)->np.ndarray:
+    "The sum of all p_j(t)^2, where b_j p_j = t p_{j-1} - b_{j-1} p_{j-2}."
+    last, p, total = 0., np.ones_like(t), np.ones_like(t)
     with np.errstate(over="ignore", invalid="ignore"): # weights below 1e-308 come out as 0
-        for i in range(n-1): last, p = p, (t*p - (b[i-1]*last if i else 0.))/b[i]; total += p*p
-    return torch.as_tensor(t.copy()), torch.as_tensor(np.nan_to_num(1/total))
+        for b_last, b_j in zip([0., *b], b):
+            last, p = p, (t*p - b_last*last)/b_j
+            total += p*p
+    return total
 
 # %% ../nbs/01_sphere.ipynb #4b88433d
 def zonal(
@@ -158,9 +193,12 @@ def zonal(
     dim:int, # Ambient dimension k >= 2
 )->Tensor: # P_l(t), P_l(1) = 1
     "Zonal harmonic of degree l on S^{k-1}: the Gegenbauer polynomial scaled to 1 at 1."
-    k, last, p = require_dim(dim), torch.zeros_like(t), torch.ones_like(t)
+    k = require_dim(dim)
     if degree < 0: raise ValueError(f"degree must be >= 0, got {degree}")
-    for l in range(degree): last, p = p, ((2*l+k-2)*t*p - l*last)/(l+k-2) if l else t.clone()
+    last, p = torch.zeros_like(t), torch.ones_like(t)
+    for l in range(degree):
+        after = ((2*l+k-2)*t*p - l*last)/(l+k-2) if l else t.clone() # P_1 = t, where k = 2 has 0/0
+        last, p = p, after
     return p
 
 # %% ../nbs/01_sphere.ipynb #4d6cea54
@@ -169,13 +207,15 @@ def sphere_rule(
     n:int=32, # Nodes per coordinate
 )->tuple[Tensor,Tensor]: # (N, k) unit rows and (N,) weights, float64
     "Product quadrature on S^{k-1}: E f(z) = (w*f(z)).sum() for any smooth f."
-    if 2*n**(require_dim(dim)-1) > 2e7: raise ValueError(f"{2*n**(dim-1):.1e} nodes for dimension {dim} and n = {n}; use slice_rule, or draws")
+    size = 2*n**(require_dim(dim)-1)
+    if size > 2e7: raise ValueError(f"{size:.1e} nodes for dimension {dim} and n = {n}; use slice_rule, or draws")
     if dim == 2:
         phi = (torch.arange(2*n).double() + .5)*math.pi/n
         return torch.stack([phi.cos(), phi.sin()], -1), torch.full((2*n,), .5/n, dtype=torch.float64)
     (t, wt), (z, wz) = cosine_rule(dim, n), sphere_rule(dim-1, n)
+    first = t[:,None,None].expand(n, len(z), 1)
     rest = (1-t**2).sqrt()[:,None,None]*z
-    return torch.cat([t[:,None,None].expand(n, len(z), 1), rest], -1).flatten(0, 1), (wt[:,None]*wz).flatten()
+    return torch.cat([first, rest], -1).flatten(0, 1), (wt[:,None]*wz).flatten()
 
 # %% ../nbs/01_sphere.ipynb #b89bf0d8
 def vmf_logpdf(
@@ -184,7 +224,8 @@ def vmf_logpdf(
     kappa:float|Tensor, # Concentration >= 0, scalar or one per row
 )->Tensor: # (...) log-density with respect to the uniform law
     "Log-density of the von Mises-Fisher law; subtract log_area(k) for the density with respect to area."
-    if z.shape[-1] != mean.shape[-1]: raise ValueError(f"points and means differ in dimension: {tuple(z.shape)} against {tuple(mean.shape)}")
+    if z.shape[-1] != mean.shape[-1]:
+        raise ValueError(f"points and means differ in dimension: {tuple(z.shape)} against {tuple(mean.shape)}")
     cosine = (require_unit(z, "z")*require_unit(mean)).sum(-1)
     kappa = require_kappa(kappa, cosine.shape, cosine)
     return kappa*cosine - log_mgf(kappa, z.shape[-1])
@@ -197,9 +238,13 @@ def cosine_logpdf(
 )->Tensor: # Log-density with respect to dt
     "Log-density of the cosine z.mean under vMF(kappa)."
     k = require_dim(dim)
-    base = math.lgamma(k/2) - math.lgamma((k-1)/2) - math.log(math.pi)/2
     kappa = require_kappa(kappa, None, t)
-    return base + (k-3)/2*torch.log1p(-t**2) + kappa*t - log_mgf(kappa, k)
+    uniform = _log_cosine_factor(k) + (k-3)/2*torch.log1p(-t**2)
+    return uniform + kappa*t - log_mgf(kappa, k)
+
+def _log_cosine_factor(k:int)->float:
+    "log of Gamma(k/2) / (sqrt(pi) Gamma((k-1)/2)) {eq}`eq-sphere-cosine`."
+    return math.lgamma(k/2) - math.lgamma((k-1)/2) - math.log(math.pi)/2
 
 # %% ../nbs/01_sphere.ipynb #3f31a553
 def _vmf_pole(
@@ -208,16 +253,20 @@ def _vmf_pole(
     generator:torch.Generator|None, # Source of randomness
 )->Tensor: # (n, k) draws around the first axis
     "vMF draws around e_1: Möbius images of uniform points, thinned (Wood 1994)."
-    n, d, how = len(kappa), dim-1, dict(dtype=kappa.dtype, device=kappa.device)
-    if d == 0: return torch.where(torch.rand(n, generator=generator, **how) < torch.sigmoid(2*kappa), 1., -1.).to(kappa)[:,None]
+    n, d = len(kappa), dim-1
+    how = dict(dtype=kappa.dtype, device=kappa.device)
+    if d == 0: # the pole and the point opposite
+        near = torch.rand(n, generator=generator, **how) < torch.sigmoid(2*kappa)
+        return torch.where(near, 1., -1.).to(kappa)[:,None]
     root = d + torch.hypot(torch.full_like(kappa, d), 2*kappa)
-    rho, flat = 2*kappa/root, (2*d/root).sqrt()
+    rho, flat = 2*kappa/root, (2*d/root).sqrt() # flat^2 = 1 - rho^2
     z, todo = torch.empty(n, dim, **how), torch.arange(n, device=kappa.device)
     while len(todo):
         x = _directions((len(todo),), dim, generator, **how)
-        y = rho[todo]*x[:,0]
-        ok = torch.rand(len(todo), generator=generator, **how).log() <= d*(y/(1+y) - torch.log1p(y))
-        i, x, y = todo[ok], x[ok], y[ok,None]
+        y = rho[todo]*x[:,0] # rho s
+        log_accept = d*(y/(1+y) - torch.log1p(y))
+        ok = torch.rand(len(todo), generator=generator, **how).log() <= log_accept
+        i, x, y = todo[ok], x[ok], y[ok,None] # accepted
         z[i] = torch.cat([rho[i,None] + x[:,:1], flat[i,None]*x[:,1:]], 1)/(1+y)
         todo = todo[~ok]
     return z
@@ -225,20 +274,24 @@ def _vmf_pole(
 # %% ../nbs/01_sphere.ipynb #930284ca
 def _to_mean(z:Tensor, mean:Tensor)->Tensor:
     "Carry draws around e_1 to draws around each row's mean by a Householder reflection."
-    sign = torch.where(mean[...,:1] < 0, -1., 1.).to(mean)
-    v = torch.cat([mean[...,:1] + sign, mean[...,1:]], -1)
-    return sign*(v*(2*(z*v).sum(-1, keepdim=True)/(v*v).sum(-1, keepdim=True)) - z)
+    first = mean[...,:1]
+    sign = torch.where(first < 0, -1., 1.).to(mean)
+    v = torch.cat([first + sign, mean[...,1:]], -1)
+    along = 2*(z*v).sum(-1, keepdim=True)/(v*v).sum(-1, keepdim=True)
+    return sign*(v*along - z)
 
 def _per_anchor(mean:Tensor, kappa, draws:int|None)->tuple[Tensor,Tensor]:
     "Repeat each mean `draws` times along a new axis, and give every copy its kappa."
-    kappa = require_kappa(kappa, mean.shape[:-1], mean)
+    *rows, k = mean.shape
+    kappa = require_kappa(kappa, tuple(rows), mean)
     if draws is None: return mean, kappa
     if draws < 1: raise ValueError(f"draws must be >= 1, got {draws}")
-    return mean[...,None,:].expand(*mean.shape[:-1], draws, mean.shape[-1]), kappa[...,None].expand(*kappa.shape, draws)
+    return mean[...,None,:].expand(*rows, draws, k), kappa[...,None].expand(*rows, draws)
 
 def _vmf(mean:Tensor, kappa:Tensor, generator)->Tensor:
     "vMF draws, no checks; S^0 included."
-    return _to_mean(_vmf_pole(kappa.reshape(-1), mean.shape[-1], generator).reshape(mean.shape), mean)
+    z = _vmf_pole(kappa.reshape(-1), mean.shape[-1], generator)
+    return _to_mean(z.reshape(mean.shape), mean)
 
 # %% ../nbs/01_sphere.ipynb #d28de1d5
 def vmf(
@@ -248,7 +301,8 @@ def vmf(
     draws:int|None=None, # Draws per mean: None gives (..., k), m gives (..., m, k)
 )->Tensor: # Unit rows with the dtype of `mean`
     "One von Mises-Fisher draw per mean (Wood 1994, as a Möbius map; every kappa >= 0, every k >= 2)."
-    return _vmf(*_per_anchor(require_unit(mean), kappa, draws), generator)
+    means, kappas = _per_anchor(require_unit(mean), kappa, draws)
+    return _vmf(means, kappas, generator)
 
 # %% ../nbs/01_sphere.ipynb #be812c91
 def slice_concentration(
@@ -257,7 +311,8 @@ def slice_concentration(
     concentration:str="restricted", # "restricted": kappa r^2 (Eq. 6); "constant": kappa (Algorithm 13)
 )->Tensor: # Concentration on the unit sphere of the slice
     "Concentration of the positive's direction within a slice of radius r (Zaliaduonis et al. 2026)."
-    if concentration not in ("restricted", "constant"): raise ValueError(f'concentration must be "restricted" or "constant", got {concentration!r}')
+    if concentration not in ("restricted", "constant"):
+        raise ValueError(f'concentration must be "restricted" or "constant", got {concentration!r}')
     kappa = require_kappa(kappa, radius.shape, radius)
     return kappa*radius**2 if concentration == "restricted" else kappa.clone()
 
@@ -265,7 +320,8 @@ def slice_concentration(
 def _split(anchor:Tensor, fixed:int)->tuple[Tensor,Tensor,Tensor]:
     "The kept coordinates, the radius of the slice, and the direction of the rest (0 where the radius is 0)."
     u, v = anchor[...,:fixed], anchor[...,fixed:]
-    return u, v.norm(dim=-1), normalize(v, dim=-1, eps=torch.finfo(v.dtype).tiny)
+    direction = normalize(v, dim=-1, eps=torch.finfo(v.dtype).tiny)
+    return u, v.norm(dim=-1), direction
 
 # %% ../nbs/01_sphere.ipynb #04019ee8
 def vmf_slice(
@@ -281,7 +337,8 @@ def vmf_slice(
     anchor, kappa = _per_anchor(anchor, kappa, draws)
     if fixed == anchor.shape[-1]: return anchor.clone()
     u, r, axis = _split(anchor, fixed)
-    return torch.cat([u, r[...,None]*_vmf(axis, slice_concentration(r, kappa, concentration), generator)], -1)
+    direction = _vmf(axis, slice_concentration(r, kappa, concentration), generator)
+    return torch.cat([u, r[...,None]*direction], -1)
 
 def uniform_slice(
     anchor:Tensor, # (..., k) unit rows z = (u, v)
@@ -302,12 +359,15 @@ def vmf_slice_logpdf(
 )->Tensor: # (...) log-density with respect to the uniform law of the slice; -inf off the slice
     "Log-density of `vmf_slice` with respect to the uniform law on K(anchor)."
     z, anchor = torch.broadcast_tensors(require_unit(z, "z"), require_unit(anchor, "anchor"))
-    fixed = require_fixed(fixed, z.shape[-1])
-    on = ((z - anchor)[...,:fixed].abs() <= 8*torch.finfo(z.dtype).eps).all(-1)
-    if fixed == z.shape[-1]: return torch.where(on, 0., -math.inf).to(z)
+    k = z.shape[-1]
+    fixed = require_fixed(fixed, k)
+    apart = (z - anchor)[...,:fixed].abs()
+    on = (apart <= 8*torch.finfo(z.dtype).eps).all(-1)
+    if fixed == k: return torch.where(on, 0., -math.inf).to(z)
     (_, r, axis), (_, _, direction) = _split(anchor, fixed), _split(z, fixed)
     c = slice_concentration(r, kappa, concentration)*(r > 0) # a slice of radius 0 is a point
-    return torch.where(on, c*(axis*direction).sum(-1) - log_mgf(c, z.shape[-1]-fixed), -math.inf)
+    logp = c*(axis*direction).sum(-1) - log_mgf(c, k-fixed)
+    return torch.where(on, logp, -math.inf)
 
 # %% ../nbs/01_sphere.ipynb #23f48b93
 def slice_rule(
@@ -320,8 +380,9 @@ def slice_rule(
     if m in (0, dim): return (one*(m > 0), one*(m == 0), one)
     x, w = map(torch.as_tensor, np.polynomial.legendre.leggauss(n))
     phi = (x+1)*math.pi/4
-    logw = w.log() + (m-1)*phi.sin().log() + (dim-m-1)*phi.cos().log()
-    return phi.sin(), phi.cos(), (logw - logw.logsumexp(0)).exp()
+    q, r = phi.sin(), phi.cos()
+    logw = w.log() + (m-1)*q.log() + (dim-m-1)*r.log()
+    return q, r, (logw - logw.logsumexp(0)).exp()
 
 # %% ../nbs/01_sphere.ipynb #32e84629
 def cap_rule(
@@ -329,7 +390,8 @@ def cap_rule(
     angle:float, # Half-angle of the cap in radians, in (0, pi]
     n:int=200, # Number of nodes
 )->tuple[Tensor,Tensor]: # (n,) cosines >= cos(angle) and (n,) weights, float64; they sum to the cap's mass
-    "Gauss-Legendre rule in the angle for rotation-invariant integrals over a cap: the integral of f(x.y) over the cap under the uniform law."
+    """Gauss-Legendre rule in the angle for rotation-invariant integrals over a cap:
+    the integral of f(x.y) over the cap under the uniform law."""
     t, logw = _log_cap_rule(require_dim(dim), angle, n)
     return t, logw.exp()
 
@@ -338,7 +400,7 @@ def _log_cap_rule(k:int, angle:float, n:int)->tuple[Tensor,Tensor]:
     if not 0 < angle <= math.pi: raise ValueError(f"angle must be in (0, pi] radians, got {angle}")
     x, w = map(torch.as_tensor, np.polynomial.legendre.leggauss(n))
     theta = (x+1)*angle/2
-    base = math.lgamma(k/2) - math.lgamma((k-1)/2) - math.log(math.pi)/2 + math.log(angle/2)
+    base = _log_cosine_factor(k) + math.log(angle/2)
     return theta.cos(), base + w.log() + (k-2)*theta.sin().log()
 
 # %% ../nbs/01_sphere.ipynb #c4619030
@@ -358,10 +420,11 @@ def vmf_cap(
 )->Tensor: # Unit rows within `angle` of their mean
     "vMF draws truncated to a cap: the angle by inversion of a table of its distribution, the direction uniform."
     mean, _ = _per_anchor(require_unit(mean), kappa, draws)
-    theta, cdf = _angle_table(float(kappa), mean.shape[-1], angle)
-    p = torch.rand(mean.shape[:-1], generator=generator, dtype=mean.dtype, device=mean.device)
+    *rows, k = mean.shape
+    theta, cdf = _angle_table(float(kappa), k, angle)
+    p = torch.rand(rows, generator=generator, dtype=mean.dtype, device=mean.device)
     a = torch.from_numpy(np.interp(p.cpu(), cdf, theta)).to(mean)[...,None]
-    x = _directions(mean.shape[:-1], mean.shape[-1]-1, generator, mean.dtype, mean.device)
+    x = _directions(rows, k-1, generator, mean.dtype, mean.device)
     return _to_mean(torch.cat([a.cos(), a.sin()*x], -1), mean)
 
 # %% ../nbs/01_sphere.ipynb #4dd6be8c
@@ -371,9 +434,11 @@ def _angle_table(kappa:float, dim:int, angle:float, points:int=2**14)->tuple[Ten
     lo, hi = 0., angle
     for _ in range(3):
         theta = torch.linspace(lo, hi, points).double()
-        logp = kappa*(theta.cos()-1) + ((dim-2)*theta.sin().clamp(min=1e-300).log() if dim > 2 else 0.)
+        logp = kappa*(theta.cos()-1)
+        if dim > 2: logp += (dim-2)*theta.sin().clamp(min=1e-300).log()
         keep = torch.nonzero(logp > logp.max() - 45).flatten()
-        lo, hi = theta[max(keep[0].item()-1, 0)].item(), theta[min(keep[-1].item()+1, points-1)].item()
+        first, last = keep[0].item()-1, keep[-1].item()+1
+        lo, hi = theta[max(first, 0)].item(), theta[min(last, points-1)].item()
     p = (logp - logp.max()).exp()
     cdf = torch.cat([torch.zeros(1).double(), torch.cumulative_trapezoid(p)])
     return theta, cdf/cdf[-1]

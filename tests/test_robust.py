@@ -123,7 +123,9 @@ def test_batched_is_row_by_row_and_ties_share():
     for i in range(5):
         for j in range(4):
             assert_close(temperature_for_radius(f[i, j], eta[i, j]), T[i, j], rtol=1e-8, atol=0)
-            assert_close(kl_ball(f[i, j], eta[i, j])[1], Q[i, j], rtol=1e-6, atol=1e-9)
+            alone, law = kl_ball(f[i, j], eta[i, j])
+            assert_close(law, Q[i, j], rtol=1e-6, atol=1e-9)
+            assert_close(alone, value[i, j])
     flat = torch.zeros(2, 6)
     for value, Q in (kl_ball(flat, .5), chi2_ball(flat, .5)): assert_close(Q, torch.full((2, 6), 1/6)); assert_close(value, torch.zeros(2))
     tied = torch.tensor([1., 1., 0., -1.])
