@@ -22,6 +22,8 @@ COMMANDS = {
     "recover": ("contrastive_nb.synthetic", "recover", "train on a synthetic process and measure how well the latents are recovered"),
     "toy": ("contrastive_nb.false_negatives", "toy", "the false-negative laboratory: rate x temperature x loss on a toy with oracle labels"),
     "staircase": ("contrastive_nb.mi", "staircase", "train critics on a staircase of mutual information"),
+    "contest": ("contrastive_nb.kernel_infonce", "contest", "compare seven kernels on two small data sets, tuned alike"),
+    "clusters": ("contrastive_nb.clusters", "train_clusters", "train encoders on four clusters and read off what they preserve"),
     "train": ("contrastive_nb.probes", "train_command", "train an encoder on images and probe it"),
     "probe": ("contrastive_nb.probes", "probe_command", "kNN and linear probe of a trained encoder"),
     "sweep": ("contrastive_nb.cifar10", "experiment", "run one of the CIFAR-10 experiments: many configurations, resumable"),

@@ -8,14 +8,13 @@ __all__ = ['K1', 'K2', 'VIEWS', 'STILL', 'CONTENDERS', 'CONTESTS', 'gibbs', 'vio
            'spec_positive_definite', 'exponent_frame', 'exponent_figure', 'released_loss', 'literal_gamma_loss',
            'Mixtures', 'mixtures', 'spec_kernel_mixtures', 'guard_frame', 'mixture_frame', 'mixture_figure', 'Split',
            'small_data', 'turn_digits', 'hide_in_noise', 'KernelRun', 'contender_loss', 'small_encoder', 'train_small',
-           'small_scores', 'Contest', 'drawn_run', 'hold_contest', 'kernel_rows', 'compare_kernels', 'contest_frame',
-           'ahead_of', 'spec_kernels_small', 'contest_figure']
+           'small_scores', 'Contest', 'drawn_run', 'hold_contest', 'rehearse_trial', 'replay_contest', 'contest',
+           'contest_frame', 'ahead_of', 'untrained_score', 'spec_kernels_small', 'contest_figure']
 
 # %% ../nbs/31_kernel_infonce.ipynb #565f52bc
-import math, time
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -29,16 +28,16 @@ from matplotlib.figure import Figure
 from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Generator, Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, normalize
-from tqdm.auto import tqdm
 
-from .ledger import provenance, replace_rows
-from .runs import RUNS, Config, run_rows
-from .verdicts import Check, above, below, draws, equal, settles
-from .core import stream
+from .ledger import require_traceable
+from .runs import RUNS, Config, complete, makes, objectives, recorded, rehearsal, replays
+from .verdicts import Check, above, below, draws, equal, replayed, settles
+from .core import precision, stream
 from .kernels import Concat, Exponential, Gaussian, Kernel, gaussian, laplacian
 from .losses import info_nce, kernel_info_nce, nt_xent
 from .metrics import knn_accuracy
@@ -332,6 +331,7 @@ class Split(NamedTuple):
     cuts:tuple[int,int] # Rows [0, a) train, [a, b) validation, [b, n) test
 
 @cache
+@precision(torch.float32)
 def small_data(
     name:str, # "digits" or "mixture"
 )->Split:
@@ -403,6 +403,7 @@ def contender_loss(
     if kernel := CONTENDERS[run.kernel]: return kernel_info_nce(z1, z2, run.temperature, kernel(run))
     return run.weight*kernel_info_nce(z1, z2, run.temperature, K1) + (1 - run.weight)*kernel_info_nce(z1, z2, run.temperature, K2.scaled(run.ratio))
 
+# %% ../nbs/31_kernel_infonce.ipynb #f7f65de4
 def small_encoder(
     run:KernelRun, # The run
     inputs:int, # Width of a view
@@ -418,13 +419,15 @@ def small_encoder(
 
 def train_small(
     run:KernelRun, # The run
-)->nn.Module: # The trained encoder, without its head
+    steps:Iterable[int]|None=None, # Numbers of the steps to take, for a rehearsal; all by default
+)->tuple[nn.Module,list[float]]: # The trained encoder, without its head; the loss before each step
     "Train on pairs of views of the training rows, without classes."
     data, view = small_data(run.data), VIEWS[run.data]
-    x, g = data.x[:data.cuts[0]], stream(run.seed, "batches")
+    x, g = data.x[:data.cuts[0]].to(torch.get_default_dtype()), stream(run.seed, "batches")
     encoder, head = small_encoder(run, view(x[:2], stream(0, "width")).shape[1])
     opt = torch.optim.Adam([*encoder.parameters(), *head.parameters()], run.learning_rate)
-    for step in range(run.steps):
+    values = []
+    for step in range(run.steps) if steps is None else steps:
         for group in opt.param_groups: group["lr"] = run.learning_rate*.5*(1 + math.cos(math.pi*step/run.steps))
         batch = x[torch.randperm(len(x), generator=g)[:run.batch]]
         loss = contender_loss(head(encoder(view(batch, g))), head(encoder(view(batch, g))), run)
@@ -432,21 +435,27 @@ def train_small(
         opt.zero_grad(set_to_none=True)
         loss.backward()
         opt.step()
-    return encoder
+        values.append(loss.item())
+    return encoder, values
 
+# %% ../nbs/31_kernel_infonce.ipynb #7862aab5
 @torch.no_grad()
 def small_scores(
     encoder:nn.Module, # A frozen encoder
     run:KernelRun, # Its run
     part:str, # "validation" or "test"
-)->dict[str,float]: # Accuracies in [0, 1]
+)->dict[str,float]: # Accuracies in [0, 1], and what is continuous beside them: the probe's loss in nats, and the mean cosine to neighbours of the right class
     "Linear probe and 20 nearest neighbours, fitted on training rows."
     data, g = small_data(run.data), stream(run.seed, "probe")
     a, b = data.cuts
     rows = slice(a, b) if part == "validation" else slice(b, len(data.x))
-    f, y = encoder(STILL[run.data](data.x, g)), data.y
+    x, y = data.x.to(torch.get_default_dtype()), data.y
+    f = encoder(STILL[run.data](x, g))
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=1., tol=1e-3, max_iter=300)).fit(f[:a].numpy(), y[:a].numpy())
-    return dict(linear=probe.score(f[rows].numpy(), y[rows].numpy()), knn=knn_accuracy(f[:a], y[:a], f[rows], y[rows], neighbours=20))
+    accuracies = dict(linear=probe.score(f[rows].numpy(), y[rows].numpy()), knn=knn_accuracy(f[:a], y[:a], f[rows], y[rows], neighbours=20))
+    near = (normalize(f[rows], dim=1) @ normalize(f[:a], dim=1).T).topk(20)
+    closeness = (near.values*(y[:a][near.indices] == y[rows, None])).mean().item()
+    return accuracies | dict(nats=log_loss(y[rows].numpy(), probe.predict_proba(f[rows].numpy()), labels=probe.classes_), closeness=closeness)
 
 # %% ../nbs/31_kernel_infonce.ipynb #79b2ff3c
 @dataclass(frozen=True)
@@ -459,6 +468,11 @@ class Contest(Config):
     seeds:int = 8 # Fresh seeds of the chosen draw
     steps:int = 200 # Steps of a run
 
+    def __post_init__(self):
+        super().__post_init__()
+        for what, name, known in (("data set", self.data, VIEWS), ("contender", self.kernel, CONTENDERS)):
+            if name not in known: raise ValueError(f"no {what} {name!r}; there are {', '.join(known)}")
+
 CONTESTS = [Contest(data, kernel) for data in VIEWS for kernel in CONTENDERS]
 
 def drawn_run(
@@ -469,33 +483,53 @@ def drawn_run(
     u = torch.rand(4, generator=stream(trial, "trial")).tolist()
     return KernelRun(contest.data, contest.kernel, temperature=.05*20**u[0], learning_rate=1e-3*20**u[1], ratio=.25*16**u[2], weight=.1 + .8*u[3], steps=contest.steps)
 
+@makes("kernels-small")
 def hold_contest(
     contest:Contest, # The contest
-)->dict: # A ledger row
+)->dict: # Validation scores of the draws, the chosen draw, and its test scores
     "Tune on validation rows, then run fresh seeds of the best draw on the test rows."
-    begin, runs = time.perf_counter(), [drawn_run(contest, t) for t in range(contest.trials)]
-    score = lambda run, part: small_scores(train_small(run), run, part)
+    runs = [drawn_run(contest, t) for t in range(contest.trials)]
+    score = lambda run, part: small_scores(train_small(run)[0], run, part)
     tuned = [[score(replace(run, seed=1000 + s), "validation")["linear"] for s in range(contest.tuning_seeds)] for run in runs]
     chosen = runs[max(range(contest.trials), key=lambda t: sum(tuned[t]))]
     found = [score(replace(chosen, seed=s), "test") for s in range(contest.seeds)]
-    return dict(kind="kernels-small", key=contest.key, config=contest.as_dict(), validation=tuned, chosen=chosen.as_dict(), linear=[f["linear"] for f in found], knn=[f["knn"] for f in found],
-        seconds=round(time.perf_counter() - begin, 1), time=datetime.now(timezone.utc).isoformat(timespec="seconds"), **provenance())
+    return dict(validation=tuned, chosen=chosen.as_dict(), linear=[f["linear"] for f in found], knn=[f["knn"] for f in found])
 
-def kernel_rows(
-    path:str|Path=RUNS, # A ledger of runs
-)->dict[str,dict]: # By key of the contest
-    "Rows of finished contests."
-    return {r["key"]: r for r in run_rows("kernels-small", path)}
+# %% ../nbs/31_kernel_infonce.ipynb #b20d77fe
+@precision(torch.double)
+def rehearse_trial(
+    run:KernelRun, # A trial
+)->dict[str,float]: # Losses before the rehearsed steps, and scores on the validation rows after them
+    "The rehearsal in double precision."
+    encoder, values = train_small(run, steps := rehearsal(run.steps))
+    return objectives(steps, values) | small_scores(encoder, run, "validation")
 
-def compare_kernels(
-    path:str|Path, # A ledger, made if missing; the package's own is `RUNS`
-    contests:list[Contest]=CONTESTS, # What to hold
-)->list[dict]: # One row a contest
-    "Hold the contests that the ledger lacks."
-    missing = [c for c in contests if c.key not in kernel_rows(path)]
-    for contest in tqdm(missing, unit=" contests", disable=not missing): replace_rows(path, [hold_contest(contest)], key=("kind", "key"))
-    rows = kernel_rows(path)
-    return [rows[c.key] for c in contests]
+@replays("kernels-small", objective=1e-6, single=5e-6, linear=1e-2, knn=1e-2, nats=1e-5, closeness=1e-6)
+def replay_contest(
+    row:dict, # A row, or its configuration
+    root:str="", # Not needed
+)->dict[str,float]: # The numbers of a rehearsal
+    "The beginning of a contest's first trial; its very first loss in single precision, too, as the trial has it."
+    contest = Contest.of(row)
+    run = replace(drawn_run(contest, 0), seed=1000)
+    _, first = train_small(run, [0])
+    return rehearse_trial(run) | dict(single=first[0])
+
+# %% ../nbs/31_kernel_infonce.ipynb #5331a47e
+def contest(
+    data:str=",".join(VIEWS), # Data sets, separated by commas
+    kernels:str=",".join(CONTENDERS), # Contenders, separated by commas
+    out:str="runs/contest", # Folder for rows
+    threads:int=1, # Processor threads; more do not pay
+    record:bool=False, # Also put the rows into the package's own ledger
+)->int: # Exit status
+    "Compare seven kernels on two small data sets, tuned alike: ten minutes."
+    if record: require_traceable("contrastive-nb contest")
+    torch.set_num_threads(threads)
+    contests = [Contest(d, k) for d in data.split(",") for k in kernels.split(",")]
+    rows = complete("kernels-small", contests, hold_contest, [Path(out)/"runs.jsonl"] + [RUNS]*record)
+    print(contest_frame(rows).groupby(["data", "kernel"], sort=False)[["linear", "knn"]].agg(["mean", "sem"]).round(2).to_string())
+    return 0
 
 # %% ../nbs/31_kernel_infonce.ipynb #a31333c0
 def contest_frame(
@@ -515,29 +549,39 @@ def ahead_of(
     gap = wide.drop(columns=rival).sub(wide[rival], axis=0)
     return pd.DataFrame(dict(mean=gap.mean(), se=gap.std()/len(gap)**.5)).loc[[k for k in CONTENDERS if k != rival]]
 
+def untrained_score(
+    run:KernelRun, # A run
+)->float: # Accuracy of a linear probe on the test rows
+    "What the encoder is worth before the first step."
+    width = VIEWS[run.data](small_data(run.data).x[:2], stream(0, "width")).shape[1]
+    encoder, _ = small_encoder(run, width)
+    return small_scores(encoder, run, "test")["linear"]
+
+# %% ../nbs/31_kernel_infonce.ipynb #8f8e6f0c
 @settles("spec-kernels-small", tier="slow", states="not-reproduced")
 def spec_kernels_small()->Iterator[Check]:
-    "Simple sum against Gaussian with equal tuning; contests that the ledger lacks are held anew, and one recorded run is repeated."
-    rows = kernel_rows()
-    rows |= {c.key: hold_contest(c) for c in CONTESTS if c.key not in rows}
-    frame = contest_frame([rows[c.key] for c in CONTESTS])
+    "Simple sum against Gaussian with equal tuning, from recorded contests, of which one run is repeated whole and two in their beginning."
+    rows = recorded("kernels-small", CONTESTS)
+    frame = contest_frame(rows)
     for data in VIEWS:
         gap = ahead_of(frame, data).loc["simple sum"]
         yield above(f"{data}: simple sum - Gaussian, linear probe in points, mean less 2 standard errors", gap["mean"] - 2*gap.se, 0)
-        start = [small_scores(small_encoder(KernelRun(data=data, seed=s), VIEWS[data](small_data(data).x[:2], stream(0, "width")).shape[1])[0], KernelRun(data=data, seed=s), "test")["linear"] for s in range(8)]
+        start = [untrained_score(KernelRun(data=data, seed=s)) for s in range(8)]
         mine = frame[frame.data == data].groupby("kernel").linear.mean()
         yield above(f"{data}: worst contender - untrained encoder, linear probe in points", mine.min() - 100*sum(start)/8, 2, role="control")
-    budgets = {(len(r["validation"]), len(r["validation"][0]), len(r["linear"])) for r in rows.values()}
+    budgets = {(len(r["validation"]), len(r["validation"][0]), len(r["linear"])) for r in rows}
     yield equal("different budgets among the contests", len(budgets), 1, 0, role="control")
-    row = rows[Contest().key]
-    again = small_scores(train_small(run := KernelRun(**row["chosen"])), run, "test")["linear"]
+    row = rows[CONTESTS.index(Contest())]
+    run = KernelRun(**row["chosen"])
+    again = small_scores(train_small(run)[0], run, "test")["linear"]
     yield equal("digits, Gaussian, first seed: repeated - recorded accuracy", again - row["linear"][0], 0, .03, role="control")
+    yield from replayed("kernels-small", [Contest("digits", "simple sum"), Contest("mixture", "mixture of losses")])
 
 # %% ../nbs/31_kernel_infonce.ipynb #06955087
 @draws("spec-kernels-small")
 def contest_figure()->Figure:
     "Linear probe and nearest neighbours of seven contenders on two data sets, mean and standard error over eight seeds."
-    frame = contest_frame([r for r in kernel_rows().values() if Contest(**r["config"]) in CONTESTS]).melt(["data", "kernel", "seed"], ["linear", "knn"], "probe", "accuracy")
+    frame = contest_frame(recorded("kernels-small", CONTESTS)).melt(["data", "kernel", "seed"], ["linear", "knn"], "probe", "accuracy")
     fig, axes = plt.subplots(1, 2, figsize=(7, 2.9), layout="constrained", sharey=True)
     for ax, (data, part) in zip(axes, frame.groupby("data", sort=False)):
         sns.pointplot(part, y="kernel", x="accuracy", hue="probe", order=list(CONTENDERS), palette="colorblind", errorbar="se", linestyle="none", dodge=.3, markers=["o", "s"], markersize=4, err_kws=dict(linewidth=1), ax=ax, legend=data == "digits")

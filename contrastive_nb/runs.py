@@ -41,10 +41,17 @@ class Config:
         "The fields as a dict."
         return asdict(self)
 
+    @classmethod
+    def of(cls, row:dict)->"Config": # From a row of a run; what was a tuple before the ledger made it a list is a tuple again
+        "The configuration of a row."
+        return cls(**{name: _tuples(value) for name, value in row["config"].items()})
+
     @property
     def key(self)->str:
         "Twelve hexadecimal digits that name the run."
         return digest({"config": type(self).__name__, **asdict(self)})[:12]
+
+def _tuples(value): return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 # %% ../nbs/00c_runs.ipynb #3bf33014
 RUNS = PACKAGE/"ledger"/"runs.jsonl" # rows of long runs, by kind
@@ -194,8 +201,8 @@ def _compared(name:str, old:float|None, new:float|None, tolerance:dict[str,float
 def make_row(
     kind:str, # What was run
     config:Config, # The run
-    measured:dict, # Its numbers, and whatever else the row says
-    seconds:float, # What it took
+    measured:dict, # Its numbers, and whatever else the row says, such as the `seconds` of a run that was resumed
+    seconds:float, # What it took, unless `measured` knows better
     root:str="", # A copy of the data, for the rehearsal
     device:str="cpu", # Where it ran
 )->dict: # A row for a ledger of runs
@@ -214,6 +221,7 @@ def complete(
     run:Callable[[Config],dict], # Trains and measures; its numbers go into the row
     ledgers:list[Path], # Where rows are looked for, and written as they come
     progress:bool=True, # Show a bar?
+    device:str="cpu", # Where they run
 )->list[dict]: # One row a configuration, in order
     "Run what no ledger holds."
     missing = set(missing_runs(kind, [c.key for c in configs], ledgers))
@@ -221,7 +229,7 @@ def complete(
     for config in tqdm(todo, unit=" runs", desc=kind, disable=not (progress and todo)):
         begin = perf_counter()
         measured = run(config)
-        row = make_row(kind, config, measured, perf_counter() - begin)
+        row = make_row(kind, config, measured, perf_counter() - begin, device=device)
         for path in ledgers: replace_rows(path, [row], key=("kind", "key"))
     rows = {r["key"]: r for path in ledgers for r in run_rows(kind, path)}
     return [rows[c.key] for c in configs]

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 
 from contrastive_nb.clusters import (anchor_losses, best_error, blur, clean, clusters, cube, curvature, exact_loss, half_cube_gain, images, intertwined, law_loss, modes, multinomial_losses,
-    pair_laws, preserving, quadrature, regularity, relu_head, splits, train_clusters)
+    ENCODERS, Trained, pair_laws, preserving, quadrature, regularity, relu_head, splits, train_clusters, train_runs)
 from contrastive_nb.ledger import read_rows
 
 torch.set_num_threads(1)
@@ -94,12 +94,15 @@ def test_quadrature_refuses_what_it_cannot_integrate():
     for d, beta, negatives in ((0, 1., 1), (2, 0., 1), (2, -1., 1), (2, math.nan, 1), (2, 1., 0)):
         with pytest.raises(ValueError, match="need d >= 1, beta > 0 and at least one negative"): quadrature(d, beta, negatives)
 
-def test_training_skips_what_the_ledger_holds(tmp_path):
-    path, short = tmp_path/"runs.jsonl", dict(seeds=2, steps=3, batch=4)
-    first = train_clusters(path, **short)
+def test_training_skips_what_the_ledger_holds(tmp_path, capsys):
+    path, short = tmp_path/"runs.jsonl", dict(steps=3, out=str(tmp_path))
+    assert train_clusters(seeds=2, **short) == 0
     rows = read_rows(path)
-    assert len(rows) == 6 and first.encoder.value_counts().to_dict() == {"halfspaces": 2, "mlp": 2, "rough mlp": 2}
-    assert train_clusters(path, **short).equals(first) and read_rows(path) == rows
-    alone = train_clusters(tmp_path/"alone.jsonl", **short | dict(seeds=1))
-    pair = first[first.seed == 0].reset_index(drop=True)
-    assert (alone.loss - pair.loss).abs().max() < 1e-9 # a seed's numbers do not depend on its company
+    assert len(rows) == 6 and {r["config"]["encoder"] for r in rows} == set(ENCODERS) and "rough mlp" in capsys.readouterr().out
+    assert all(r["time"] and r["replay"] for r in rows)
+    assert train_clusters(seeds=2, **short) == 0 and read_rows(path) == rows
+
+def test_a_seed_does_not_depend_on_its_company():
+    runs = [Trained("mlp", seed, steps=10) for seed in range(3)]
+    together, alone = train_runs(runs)[0], train_runs(runs[1:2])[0]
+    for a, b in zip(together, alone): assert_close(a[1], b[0], rtol=0, atol=1e-6)

@@ -1,6 +1,7 @@
 "Maximum entropy, mixtures and the small contests over spaces of inputs, and what is refused."
 import math
 from dataclasses import replace
+from functools import partialmethod
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from contrastive_nb import kernel_infonce as K
 from contrastive_nb.ledger import read_rows
 from contrastive_nb.kernels import Concat, Exponential, gaussian, laplacian
 from contrastive_nb.losses import kernel_info_nce, nt_xent
+from contrastive_nb.runs import complete
 
 torch.set_num_threads(1)
 quick = settings(max_examples=30, deadline=None)
@@ -107,14 +109,22 @@ def test_small_data_are_what_they_say():
 
 def test_contest_resumes(tmp_path, monkeypatch):
     "A finished contest is not held again, and equal protocols give equal rows."
-    short = K.Contest("mixture", "Laplacian", trials=2, tuning_seeds=1, seeds=2, steps=3)
-    first, = K.compare_kernels(tmp_path/"runs.jsonl", [short])
+    short, ledgers = K.Contest("mixture", "Laplacian", trials=2, tuning_seeds=1, seeds=2, steps=3), [tmp_path/"runs.jsonl"]
+    first, = complete("kernels-small", [short], K.hold_contest, ledgers)
     assert len(first["validation"]) == 2 and len(first["linear"]) == len(first["knn"]) == 2
     best = max(range(2), key=lambda t: sum(first["validation"][t]))
     assert K.KernelRun(**first["chosen"]) == K.drawn_run(short, best)
-    assert {k: v for k, v in K.hold_contest(short).items() if k in ("validation", "linear", "knn")} == {k: first[k] for k in ("validation", "linear", "knn")}
-    monkeypatch.setattr(K, "hold_contest", lambda c: pytest.fail("held again"))
-    assert K.compare_kernels(tmp_path/"runs.jsonl", [short]) == [first] and len(read_rows(tmp_path/"runs.jsonl")) == 1
+    assert K.hold_contest(short) == {k: first[k] for k in ("validation", "chosen", "linear", "knn")}
+    assert complete("kernels-small", [short], lambda c: pytest.fail("held again"), ledgers) == [first] and len(read_rows(ledgers[0])) == 1
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(K, "RUNS", tmp_path/"package.jsonl")
+    monkeypatch.setattr(K, "require_traceable", lambda what: None)
+    monkeypatch.setattr(K.Contest, "__init__", partialmethod(K.Contest.__init__, trials=2, tuning_seeds=1, seeds=2, steps=3))
+    assert K.contest("mixture", "Laplacian,product", out=str(tmp_path), record=True) == 0
+    assert "Laplacian" in capsys.readouterr().out and len(read_rows(tmp_path/"runs.jsonl")) == len(read_rows(tmp_path/"package.jsonl")) == 2
+    with pytest.raises(ValueError, match="no contender 'cosine'; there are Gaussian"): K.contest("digits", "cosine")
+    with pytest.raises(ValueError, match="no data set 'faces'; there are digits, mixture"): K.contest("faces")
 
 def test_draws_are_shared():
     one, two = (K.drawn_run(K.Contest("digits", k), 3) for k in ("Gaussian", "simple sum"))
@@ -123,9 +133,9 @@ def test_draws_are_shared():
 
 def test_training_moves_the_encoder():
     run = K.KernelRun("digits", "simple sum", steps=30)
-    before, after = K.small_encoder(run, 64)[0], K.train_small(run)
+    before, after = K.small_encoder(run, 64)[0], K.train_small(run)[0]
     assert (before[0].weight - after[0].weight).abs().max() > 1e-3
-    assert_close(K.train_small(run)[0].weight, after[0].weight)
+    assert_close(K.train_small(run)[0][0].weight, after[0].weight)
     assert K.small_encoder(replace(run, kernel="concatenation sum"), 64)[1][-1].out_features == 2*run.dim
 
 def test_ahead_of_pairs_seeds():

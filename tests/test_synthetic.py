@@ -181,9 +181,10 @@ def test_a_killed_command_goes_on_along_the_same_curve(tmp_path):
 
 def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(synthetic, "RUNS", tmp_path/"package.jsonl")
+    monkeypatch.setattr(synthetic, "require_traceable", lambda what: None)
     monkeypatch.setitem(synthetic.PROTOCOLS, "slow", tiny)
     monkeypatch.setitem(synthetic.SHARED, "slow", dict(negatives=8, anchors_per_slice=8))
-    monkeypatch.setattr(synthetic.estimate_loss, "__defaults__", (1,))
+    monkeypatch.setattr(synthetic.measure, "__defaults__", (1,))
     out = tmp_path/"out"
     how = dict(table=1, only="identity/corrected*;linear/inverse, Alg*", out=str(out), device="cpu")
     assert recover(seeds=1, **how) == 0
