@@ -4,22 +4,19 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'TEN_SEEDS', 'quadrature', 'powers', 'anchor_losses', 'pair_laws', 'law', 'exact_loss', 'distinct',
-           'multinomial_losses', 'clus_exact_loss', 'krawtchouk', 'modes', 'curvature', 'half_cube_gain', 'threshold',
-           'threshold_one', 'threshold_many', 'clus_threshold', 'cube', 'distances', 'shells', 'law_loss',
-           'threshold_frame', 'descend_laws', 'random_laws', 'search_row', 'search_frame', 'wide_frame',
-           'uniform_checks', 'clus_uniform', 'clus_uniform_wide', 'phase_figure', 'blur', 'pair_chain', 'increments',
-           'star', 'conditional_increment', 'trial_laws', 'steepest_rise', 'step_bound', 'clus_blurring', 'draw_cube',
-           'chain_frame', 'chain_figure', 'Images', 'images', 'Answer', 'constant', 'everything', 'clean', 'clusters',
-           'splits', 'preserving', 'separates', 'intertwined', 'spread', 'realisable', 'repairs', 'canonical',
-           'numbers', 'closed', 'regularity', 'stumps', 'halfspaces', 'stump_images', 'segment_points',
-           'segment_images', 'Representations', 'representations', 'minimisers', 'cached_representations',
-           'all_maps_of', 'theorem_7', 'clus_preserving', 'clus_preserving_slow', 'landscape_frame', 'landscape_figure',
-           'clus_intertwined', 'separating_line', 'draw_segments', 'segments_figure', 'relu_head', 'labellings',
-           'affine_labellings', 'clus_relu_head', 'best_error', 'balanced_tasks', 'scattered', 'clus_unrestricted',
-           'cut_or_keep', 'agnostic_frame', 'uneven_images', 'repair_gain', 'regular_checks', 'clus_agnostic_slow',
-           'clus_agnostic', 'agnostic_figure', 'Trained', 'corner_segments', 'start_weights', 'encode', 'train_runs',
-           'segment_values', 'trained_scores', 'run_trained', 'rehearse_trained', 'replay_trained', 'score_table',
-           'train_clusters', 'clus_trained', 'trained_examples', 'trained_figure']
+           'multinomial_losses', 'krawtchouk', 'modes', 'curvature', 'half_cube_gain', 'threshold', 'threshold_one',
+           'threshold_many', 'cube', 'distances', 'shells', 'law_loss', 'threshold_frame', 'descend_laws',
+           'random_laws', 'search_row', 'search_frame', 'wide_frame', 'uniform_checks', 'blur', 'pair_chain',
+           'increments', 'star', 'conditional_increment', 'trial_laws', 'steepest_rise', 'step_bound', 'draw_cube',
+           'chain_frame', 'Images', 'images', 'Answer', 'constant', 'everything', 'clean', 'clusters', 'splits',
+           'preserving', 'separates', 'intertwined', 'spread', 'realisable', 'repairs', 'canonical', 'numbers',
+           'closed', 'regularity', 'stumps', 'halfspaces', 'stump_images', 'segment_points', 'segment_images',
+           'Representations', 'representations', 'minimisers', 'cached_representations', 'all_maps_of', 'theorem_7',
+           'landscape_frame', 'separating_line', 'draw_segments', 'relu_head', 'labellings', 'affine_labellings',
+           'best_error', 'balanced_tasks', 'scattered', 'cut_or_keep', 'agnostic_frame', 'uneven_images', 'repair_gain',
+           'regular_checks', 'Trained', 'corner_segments', 'start_weights', 'encode', 'train_runs', 'segment_values',
+           'trained_scores', 'run_trained', 'rehearse_trained', 'replay_trained', 'score_table', 'train_clusters',
+           'trained_examples']
 
 # %% ../nbs/40_clusters.ipynb #f954aecc
 from collections.abc import Callable, Iterable, Iterator
@@ -132,6 +129,7 @@ def multinomial_losses(
     log_p = torch.lgamma(torch.tensor(negatives + 1., dtype=torch.double)) - torch.lgamma(counts + 1).sum(1) + torch.xlogy(counts, torch.tensor(H, dtype=torch.double)).sum(1)
     return log_p.exp() @ torch.log1p((counts @ X)[:, None]/X)
 
+# %% ../nbs/40_clusters.ipynb #82da9d68
 @settles("clus-exact-loss")
 def clus_exact_loss()->Iterator[Check]:
     "The integral against enumeration, against the library's loss, with many negatives, and what the number of negatives costs."
@@ -334,6 +332,7 @@ def uniform_checks(frame:pd.DataFrame, dip:float)->Iterator[Check]:
     yield below(f"{len(over)} cells above the threshold: distance of the law found to the uniform law, largest", over.distance.max(), .05)
     yield below(f"{len(under)} cells below: best value found - uniform, largest", under.gain.max(), -dip, role="control")
 
+# %% ../nbs/40_clusters.ipynb #a22c4e93
 @settles("clus-uniform")
 def clus_uniform()->Iterator[Check]:
     "The search over laws above and below the threshold, d = 2 to 4."
@@ -342,6 +341,7 @@ def clus_uniform()->Iterator[Check]:
     yield above("d = 4, cells below: best value found - half cube, smallest", (frame.gain - frame.half_cube)[~frame.above].min(), -1e-12)
     yield below("d = 4, cells below: distance of the law found to a half cube, largest", frame.to_half[~frame.above].max(), .02)
 
+# %% ../nbs/40_clusters.ipynb #fd23bfea
 @settles("clus-uniform", "slow")
 def clus_uniform_wide()->Iterator[Check]:
     "The same for 80 cells with d = 4 and 5; far below the threshold another law than the half cube wins."
@@ -437,6 +437,7 @@ def step_bound(d:int, beta:float, negatives:int)->float: # Negative
     "Rise of a step in the limit at the uniform law, per squared distance from it."
     return -((1 - (1 - torch.arange(1, d + 1, dtype=torch.double)/d)**2)*curvature(d, beta, negatives)).min().item()
 
+# %% ../nbs/40_clusters.ipynb #73d3399e
 @settles("clus-blurring", states="holds-with-correction")
 def clus_blurring()->Iterator[Check]:
     "The chain's identities, the sum of Lemma 18, descent on many laws above the threshold and ascent below, the step that fails for two negatives, a search for more."
@@ -500,6 +501,7 @@ def chain_frame(steps:int=8)->pd.DataFrame: # One row a law and a step
             p = blur(p)
     return pd.DataFrame(rows)
 
+# %% ../nbs/40_clusters.ipynb #8590d6bf
 @draws("clus-blurring")
 def chain_figure()->Figure:
     "Three steps of the blurring chain on the 3-cube from one vertex, and the gap to the uniform law's loss along it: falling above the threshold, rising from the half cube below it."
@@ -728,6 +730,7 @@ def theorem_7(name:str, r:Representations, beta:float, negatives:int)->Iterator[
     yield equal(f"{name}, beta {beta:g}, l = {negatives}: representations that are minimisers or uniform and preserving, but not both", (found != good).sum(), 0, 0)
     yield above("the same: gap from the minimum to the next loss, in nats", gap, .01)
 
+# %% ../nbs/40_clusters.ipynb #f34cdc68
 @settles("clus-preserving")
 def clus_preserving()->Iterator[Check]:
     "Every representation of stumps in four dimensions and of halfspaces in the plane; every map of eight points; the temperature condition removed."
@@ -744,6 +747,7 @@ def clus_preserving()->Iterator[Check]:
         best, _ = minimisers(exact_loss(r.J, r.H, beta, 1))
         yield equal(f"its clean representations, beta {beta:g} against a threshold of 0.352, l = 1: share of uniform ones among minimisers", r.uniform[best].double().mean(), expected, 0, role="control")
 
+# %% ../nbs/40_clusters.ipynb #9ee98a4c
 @settles("clus-preserving", tier="slow")
 def clus_preserving_slow()->Iterator[Check]:
     "Stumps in four dimensions with three images a content: 194 580 representations."
@@ -762,6 +766,7 @@ def landscape_frame(beta:float=1.5, negatives:int=8)->pd.DataFrame: # One row a 
     frame = pd.DataFrame({"loss": exact_loss(r.J, r.H, beta, negatives).tolist(), "kind": kind}).sort_values("loss", ignore_index=True)
     return frame.assign(rank=frame.index + 1)
 
+# %% ../nbs/40_clusters.ipynb #29172220
 @draws("clus-preserving")
 def landscape_figure()->Figure:
     "Exact losses of all 35 960 representations by four stumps, sorted; the one uniform cluster-preserving representation is the minimum."
@@ -807,6 +812,7 @@ def draw_segments(ax, crossing:bool, lines:list[tuple[Tensor,float]], title:str)
     ax.set(title=title, xlim=(-5, 5), ylim=(-5, 5), xticks=[], yticks=[], aspect="equal")
     ax.title.set_size(9)
 
+# %% ../nbs/40_clusters.ipynb #56f69d7a
 @draws("clus-intertwined")
 def segments_figure()->Figure:
     "Crossing segments with the two halfspaces of the only minimiser; parallel segments with those of a tied minimiser that cuts clusters."
@@ -848,6 +854,7 @@ def affine_labellings(d:int, largest:int=3)->tuple[Tensor,Tensor]: # Two (2^(2^d
         forbidden |= both.all(0)
     return made, forbidden
 
+# %% ../nbs/40_clusters.ipynb #635651d7
 @settles("clus-relu-head", states="holds-with-correction")
 def clus_relu_head()->Iterator[Check]:
     "Every labelling of the cube for d = 2, 3, 4 with the ReLU head and with an affine head; the enumerated minimiser with every task."
@@ -894,6 +901,7 @@ def scattered()->tuple[Tensor,Tensor]: # (65 536,) losses at beta 1, l = 1, and 
     J = torch.cat([p[..., None], torch.zeros(len(p), 4, 2, dtype=torch.double)], 2)
     return exact_loss(J, torch.einsum("bw,vwj->bvj", p, shells(2)), 1., 1), mass
 
+# %% ../nbs/40_clusters.ipynb #70709cce
 @settles("clus-unrestricted")
 def clus_unrestricted()->Iterator[Check]:
     "The explicit construction in four dimensions, and all clean maps of eight augmentation sets."
@@ -979,11 +987,13 @@ def regular_checks(sizes:tuple[int,...])->Iterator[Check]:
         yield above(f"delta {delta:g}, beta 8 and 16, l = 1, 16, 256: smallest gain of the best repair of any of the {(~r.preserving).sum()} maps that split a cluster", min(gains), 0)
         yield equal(f"delta {delta:g}: cells in which all minimisers preserve clusters, of 6", sum(kept), 6, 0)
 
+# %% ../nbs/40_clusters.ipynb #85f7e558
 @settles("clus-agnostic", tier="slow")
 def clus_agnostic_slow()->Iterator[Check]:
     "The same with clusters of four, four and two images: 131 328 representations."
     yield from regular_checks((4, 4, 2))
 
+# %% ../nbs/40_clusters.ipynb #4a58b505
 @settles("clus-agnostic")
 def clus_agnostic()->Iterator[Check]:
     "The price of a cut against its rule; every representation of a closed regular class and its best repair; the weighted loss."
@@ -1015,6 +1025,7 @@ def clus_agnostic()->Iterator[Check]:
     yield equal("alignment weight 2^(d+1) + 1/delta: cells in which all minimisers preserve clusters, of 16", sum(enough), 16, 0)
     yield below("smallest sufficient weight over the printed one, largest of 16 cells", max(least), 1/3, role="control")
 
+# %% ../nbs/40_clusters.ipynb #2b3e236f
 @draws("clus-agnostic")
 def agnostic_figure()->Figure:
     "Threshold of the inverse temperature above which keeping a cluster beats cutting it, against the regularity, for one to 512 negatives; dashed is log 2 over delta."
@@ -1204,6 +1215,7 @@ def trained_examples()->dict[str,tuple[list[Tensor],dict]]: # Layers and scores 
         out[encoder] = (layers, trained_scores(layers, c)[0])
     return out
 
+# %% ../nbs/40_clusters.ipynb #8a1c24ba
 @draws("clus-trained")
 def trained_figure()->Figure:
     "Codes of three trained encoders over the plane, with the images and their segments: four quadrants for halfspaces and the MLP, patches for the rough MLP."

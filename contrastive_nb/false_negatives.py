@@ -9,7 +9,7 @@ __all__ = ['CLASSES', 'PART', 'TEN', 'FIVE', 'LOSSES', 'MEASURED', 'PROBED', 'RA
            'fresh_weights', 'encode', 'cosines', 'cell_losses', 'train', 'probes', 'game', 'result', 'rehearse_cell',
            'replay_laboratory', 'laboratory_rows', 'trial_frame', 'tuned', 'best_temperature', 'standard_error',
            'certified_temperature', 'draw_temperatures', 'draw_radii', 'grid', 'expected_seconds', 'toy', 'laboratory',
-           'fall', 'dro_false_negatives', 'temperatures_figure', 'adnce_downstream_bug_trained', 'radius_figure']
+           'fall', 'radius_figure']
 
 # %% ../nbs/23_false_negatives.ipynb #4a0b5eec
 import io, math, time
@@ -503,6 +503,7 @@ def fall(best:pd.DataFrame, rate:float=.5, start:float=0.)->pd.Series: # By seed
     "Octaves by which the best temperature falls from one rate to another."
     return (best.loc[start]/best.loc[rate]).map(math.log2)
 
+# %% ../nbs/23_false_negatives.ipynb #2f0ffa4b
 @settles("dro-false-negatives", "slow")
 def dro_false_negatives()->Iterator[Check]:
     "InfoNCE's best temperature over four rates, five seeds and ten temperatures; the probe decides."

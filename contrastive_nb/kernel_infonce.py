@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['K1', 'K2', 'VIEWS', 'STILL', 'CONTENDERS', 'CONTESTS', 'gibbs', 'violation', 'simplex_projection',
-           'constrained_maxent', 'spec_maxent', 'shape_frames', 'shape_figure', 'gram_floor', 'three_points',
-           'spec_positive_definite', 'exponent_frame', 'exponent_figure', 'released_loss', 'literal_gamma_loss',
-           'Mixtures', 'mixtures', 'spec_kernel_mixtures', 'guard_frame', 'mixture_frame', 'mixture_figure', 'Split',
-           'small_data', 'turn_digits', 'hide_in_noise', 'KernelRun', 'contender_loss', 'small_encoder', 'train_small',
+           'constrained_maxent', 'shape_frames', 'gram_floor', 'three_points', 'exponent_frame', 'released_loss',
+           'literal_gamma_loss', 'Mixtures', 'mixtures', 'guard_frame', 'mixture_frame', 'Split', 'small_data',
+           'turn_digits', 'hide_in_noise', 'KernelRun', 'contender_loss', 'small_encoder', 'train_small',
            'small_scores', 'Contest', 'drawn_run', 'hold_contest', 'rehearse_trial', 'replay_contest', 'contest',
-           'contest_frame', 'ahead_of', 'untrained_score', 'spec_kernels_small', 'contest_figure']
+           'contest_frame', 'ahead_of', 'untrained_score']
 
 # %% ../nbs/31_kernel_infonce.ipynb #565f52bc
 import math
@@ -79,6 +78,7 @@ def constrained_maxent(
     constraints = [dict(type="eq", fun=lambda a: a.sum() - 1), dict(type="ineq", fun=lambda a: sign*(a @ psi - psi[0]))]
     return minimize(lambda a: (a*np.log(a)).sum(), np.full(m, 1/m), jac=lambda a: np.log(a) + 1, bounds=[(1e-9, 1)]*m, constraints=constraints, method="SLSQP", options=dict(ftol=1e-15, maxiter=500)).x
 
+# %% ../nbs/31_kernel_infonce.ipynb #c9dc9671
 @settles("spec-maxent")
 def spec_maxent()->Iterator[Check]:
     "Value, maximiser and price of 10^4 rivals; another entropy, and the constraint as reported."
@@ -122,6 +122,7 @@ def shape_frames(
     weights["weight"] = weights.groupby("kernel").value.transform(lambda v: np.exp(v)/np.exp(v).sum())
     return rows(torch.linspace(0, 2, 81, dtype=torch.double)), weights
 
+# %% ../nbs/31_kernel_infonce.ipynb #c0b349e0
 @draws("spec-maxent")
 def shape_figure()->Figure:
     "Left, four log-kernels against distance, crossing at distance one; right, the weights that they give to twelve candidates at growing distance."
@@ -150,6 +151,7 @@ def three_points(
     t = step*torch.tensor([-1., 0., 1.], dtype=torch.double)
     return torch.stack([t.cos(), t.sin()], 1) if circle else torch.stack([t, 0*t], 1)
 
+# %% ../nbs/31_kernel_infonce.ipynb #759c343a
 @settles("spec-positive-definite")
 def spec_positive_definite()->Iterator[Check]:
     "Gram spectra on both sides of two, the three-point witness on the line and on the circle, sums and products."
@@ -181,6 +183,7 @@ def exponent_frame()->pd.DataFrame: # One row an exponent
         rows.append(dict(gamma=gamma, floor=gram_floor(k, x), witness=(v @ k(three, three).exp() @ v).item()/1e-4, theory=8 - 2**(gamma + 1)))
     return pd.DataFrame(rows)
 
+# %% ../nbs/31_kernel_infonce.ipynb #f13d3a85
 @draws("spec-positive-definite")
 def exponent_figure()->Figure:
     "Left, least eigenvalue of a Gram matrix of 60 points against the exponent; right, the quadratic form of three points on its dashed theory. Both turn negative at two."
@@ -253,6 +256,7 @@ def mixtures(
     return Mixtures(kernel_info_nce(z1, z2, temperature, weight*a + (1 - weight)*b, **each), w[0]*losses[0] + w[1]*losses[1],
         kernel_info_nce(z1, z2, temperature, a.scaled(1/w[0])*b.scaled(1/w[1]), **each), logits.log_softmax(2), logits.logsumexp(2))
 
+# %% ../nbs/31_kernel_infonce.ipynb #c634bb13
 @settles("spec-kernel-mixtures")
 def spec_kernel_mixtures()->Iterator[Check]:
     "The three mixtures on one batch, and the released code's conventions."
@@ -312,6 +316,7 @@ def mixture_frame(
         rows += [dict(distance=(moved - axes[:1]).norm().item(), mixture=name, loss=v) for name, v in mixed.items()]
     return pd.DataFrame(rows)
 
+# %% ../nbs/31_kernel_infonce.ipynb #adee490d
 @draws("spec-kernel-mixtures")
 def mixture_figure()->Figure:
     "Loss of one anchor against the distance of its partner in one half of the row, for a sum of kernels, a mixture of losses and a product of kernels."

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['PHI', 'STAIRS', 'FORMS', 'CLIMBS', 'Phi', 'plain_value', 'mean', 'tight_value', 'shift', 'gaussian_divergence',
-           'gaussian_log_ratio', 'gaussian_rule', 'estimates', 'tight_frame', 'variance_form', 'mi_tight',
-           'infonce_estimates', 'bias_frame', 'mi_infonce', 'bias_figure', 'Staircase', 'off_diagonal',
-           'donsker_varadhan', 'nguyen_wainwright_jordan', 'tight_chi2', 'cpc', 'tower', 'correlated_pairs',
-           'fresh_critics', 'climb', 'held_out', 'estimate_stairs', 'replay_staircase', 'staircase', 'staircase_frame',
-           'mi_trained', 'staircase_figure']
+           'gaussian_log_ratio', 'gaussian_rule', 'estimates', 'tight_frame', 'variance_form', 'infonce_estimates',
+           'bias_frame', 'Staircase', 'off_diagonal', 'donsker_varadhan', 'nguyen_wainwright_jordan', 'tight_chi2',
+           'cpc', 'tower', 'correlated_pairs', 'fresh_critics', 'climb', 'held_out', 'estimate_stairs',
+           'replay_staircase', 'staircase', 'staircase_frame']
 
 # %% ../nbs/21_mi.ipynb #f95da36f
 import math
@@ -143,6 +142,7 @@ def variance_form(f:Tensor, p:Tensor, q:Tensor)->float:
     m = (f*q).sum()
     return ((f*p).sum() - m - ((f - m)**2*q).sum()/4).item()
 
+# %% ../nbs/21_mi.ipynb #5ff6c062
 @settles("mi-tight")
 def mi_tight()->Iterator[Check]:
     "Four divergences against closed forms; shifted and scaled critics; the chi-square domain; a sampled case."
@@ -196,6 +196,7 @@ def bias_frame(
     rows = [dict(rho=rho, dim=dim, negatives=K, truth=gaussian_divergence("KL", rho, dim), **infonce_estimates(rho, dim, K)) for rho, dim in cases for K in sizes]
     return pd.DataFrame(rows)
 
+# %% ../nbs/21_mi.ipynb #86534137
 @settles("mi-infonce")
 def mi_infonce()->Iterator[Check]:
     "Best critic at K = 8, 64, 510: the ceiling, the side of the truth, and the approach; critics that are not the best."

@@ -9,8 +9,7 @@ __all__ = ['LANDMARKS', 'PROTOCOLS', 'SHARED', 'TABLE1', 'TABLE7', 'TABLE8', 'PR
            'update', 'advance', 'look', 'degree', 'CheckpointError', 'save_state', 'load_state', 'fit', 'measure',
            'rounded', 'run_recovery', 'through_a_file', 'rehearse_recovery', 'replay_recovery', 'twist', 'landmarks',
            'Cell', 'table_cells', 'recovery_rows', 'summary', 'seconds_per_step', 'expected_seconds', 'draw_runs',
-           'draw_table', 'save_picture', 'recover', 'table_rows', 'table_frame', 'runs_of', 'table1_figure',
-           'trained_corrected', 'trained_mismatch', 'trained_cap', 'table1_slow', 'table7_figure', 'table7_slow']
+           'draw_table', 'save_picture', 'recover', 'table_rows', 'table_frame', 'runs_of']
 
 # %% ../nbs/60_synthetic.ipynb #387ff0f7
 import io, math, time
@@ -720,6 +719,7 @@ def table1_figure()->Figure:
 # %% ../nbs/60_synthetic.ipynb #be5b7f6b
 SMOOTH = ["identity", "linear", "spiral", "invertible_mlp"] # continuous processes; patches tears the sphere
 
+# %% ../nbs/60_synthetic.ipynb #037a8c22
 @settles("div-support-corrected", "slow")
 def trained_corrected()->Iterator[Check]:
     "Five seeds of five processes under Eq. 6: losses against the exact floor, which isometries attain; recovery by degree."
@@ -759,6 +759,7 @@ def trained_mismatch()->Iterator[Check]:
 # %% ../nbs/60_synthetic.ipynb #8fc121d9
 CAPPED = [Capped(half_angle=60, steps=600, seed=seed) for seed in range(3)]
 
+# %% ../nbs/60_synthetic.ipynb #4307f0e8
 @settles("div-cap", "slow")
 def trained_cap()->Iterator[Check]:
     "Three seeds with positives inside a cap: recovery, and the isometry's exact loss."
@@ -793,6 +794,7 @@ def table7_figure()->Figure:
     axes[0].set_ylabel("$R^2$"); axes[0].legend()
     return fig
 
+# %% ../nbs/60_synthetic.ipynb #c4c9904e
 @settles("div-dfixed-sweep", "slow", states="not-reproduced")
 def table7_slow()->Iterator[Check]:
     "The curve's shape, and its distance to the printed one."

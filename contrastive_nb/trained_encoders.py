@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'TEMPERATURES', 'SHARES', 'start', 'encode', 'stacked_spectral', 'stacked_info_nce', 'train', 'cube_pairs',
-           'ring_pairs', 'seeded_start', 'scores', 'spectral_frame', 'table', 'picked', 'ind_linear_trained',
-           'ind_relu_trained', 'ind_cnn_trained', 'spectral_figure', 'bits_loss', 'patterns_loss', 'info_nce_frame',
-           'ind_infonce', 'info_nce_figure', 'mixture_pools', 'mixture_frame', 'mixture_figure']
+           'ring_pairs', 'seeded_start', 'scores', 'spectral_frame', 'table', 'picked', 'bits_loss', 'patterns_loss',
+           'info_nce_frame', 'mixture_pools', 'mixture_frame']
 
 # %% ../nbs/61_trained_encoders.ipynb #43e044be
 import math
@@ -190,6 +189,7 @@ def picked(example:str, kind:str, name:str="random")->pd.DataFrame:
     frame = spectral_frame()
     return frame[(frame.example == example) & (frame.encoder == kind) & (frame.start == name)]
 
+# %% ../nbs/61_trained_encoders.ipynb #020ba6a7
 @settles("ind-linear", "slow")
 def ind_linear_trained()->Iterator[Check]:
     "Adam on the linear class and on tables over all corners, five starts each."
@@ -199,6 +199,7 @@ def ind_linear_trained()->Iterator[Check]:
     yield below("all functions, k = s, 5 starts: largest loss", every.loss.max(), 1e-3)
     yield above("all functions, k = s, 5 starts: smallest error for the bits", every.error.min(), .8)
 
+# %% ../nbs/61_trained_encoders.ipynb #7c00f93e
 @settles("ind-relu", "slow")
 def ind_relu_trained()->Iterator[Check]:
     "Adam on one layer of ReLU, 16 starts, for the parity of the invariant bits."
@@ -209,6 +210,7 @@ def ind_relu_trained()->Iterator[Check]:
     yield above("smallest loss among runs that err by more than 0.1: the loss shows who is stuck", runs.loss[runs.error > .1].min(), .01)
     yield above("share of starts that err by more than 0.1: not every start arrives", (runs.error > .1).mean(), .05, role="control")
 
+# %% ../nbs/61_trained_encoders.ipynb #74ff7653
 @settles("ind-cnn", "slow")
 def ind_cnn_trained()->Iterator[Check]:
     "Adam on convolutions from random and from seeded starts, and on one layer of ReLU, 16 starts each, with as many units."
@@ -287,6 +289,7 @@ def ind_infonce()->Iterator[Check]:
     yield above("ReLU, temperature 0.1: smallest gain over the loss of the one-hot patterns", (at("ReLU", .1).zero_modes - at("ReLU", .1).loss).min(), .1)
     yield below("linear, spectral loss on the same batches: largest error", picked("bits", "linear").error.max(), .01, role="control")
 
+# %% ../nbs/61_trained_encoders.ipynb #f1c3fdee
 @draws("ind-infonce")
 def info_nce_figure()->Figure:
     "Probe error of linear encoders and of tables against the temperature of InfoNCE, five runs each, with the spectral loss's error dashed."
@@ -334,6 +337,7 @@ def mixture_frame(
         rows += [dict(loss=name, encoder=kind, share=round(w, 3), R2=linear_r2(z, c)) for w, c in zip(share.tolist(), codes)]
     return pd.DataFrame(rows)
 
+# %% ../nbs/61_trained_encoders.ipynb #08dbeba9
 @draws("ind-infonce")
 def mixture_figure()->Figure:
     "R2 of the latents against the share of positives off the slice. Left, MLPs with the spectral loss on the exact dashed curve of polynomials; right, MLPs and linear encoders with InfoNCE."

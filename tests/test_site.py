@@ -6,7 +6,6 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 import pytest
 
 from contrastive_nb.reach import registered
-from contrastive_nb.verdicts import claims
 
 pytestmark = pytest.mark.browser
 
@@ -138,6 +137,7 @@ def test_the_checks_bite(window, tmp_path, fault):
 
 # ---- verdicts that a sceptic can read
 
+NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent/"nbs").glob("[1-9]*.ipynb"))
 FINISHED = {"20_dro"} # chapters whose settling functions stand in cells of their own, 20 lines of 88 characters at most
 UNPRINTED = 29 # settling functions of the others that their page does not print: this only goes down
 
@@ -158,8 +158,9 @@ class Sources(HTMLParser):
 def settling_blocks(site: Path) -> dict[str, str]:
     "Settling function -> the code block of its chapter's page that holds it, or nothing."
     pages, found = {}, {}
-    for (key, tier), (_, name) in registered("settles", "key", "tier").items():
-        chapter = claims()[key]["chapter"]
+    chapters = {p.stem.split("_", 1)[1]: p.stem for p in NOTEBOOKS}
+    for module, name in registered("settles").values():
+        chapter = chapters[module]
         if chapter not in pages: pages[chapter] = Sources((site/f"{chapter}.html").read_text(encoding="utf-8")).blocks
         found[f"{chapter}: {name}"] = next((b for b in pages[chapter] if f"def {name}(" in b), "")
     return found
