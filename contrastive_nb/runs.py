@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RUNS', 'SEALS', 'REPLAYS', 'MOVED', 'STANDINGS', 'Config', 'run_rows', 'missing_runs', 'content', 'reading',
            'recorded', 'makes', 'replays', 'maker_digest', 'rehearsal', 'objectives', 'NotHere', 'rehearse', 'replay',
-           'largest_gap', 'make_row', 'complete', 'standing', 'move']
+           'largest_gap', 'make_row', 'complete', 'standing', 'stands', 'move']
 
 # %% ../nbs/00c_runs.ipynb #033c81d8
 from collections.abc import Callable, Iterator
@@ -68,8 +68,9 @@ def missing_runs(
     keys:list[str], # Keys of the wanted configurations
     ledgers:list[Path], # Where finished runs may be
 )->list[str]: # Keys that no ledger holds, in order
-    "What remains to be run. A wanted row that one ledger holds and another lacks is copied."
-    held = {path: {r["key"]: r for r in run_rows(kind, path)} for path in ledgers}
+    "What remains to be run. A wanted row that one ledger holds and another lacks is copied. Where the package's own ledger is among them, a row counts only while it stands."
+    usable = stands if RUNS in ledgers else bool
+    held = {path: {r["key"]: r for r in run_rows(kind, path) if usable(r)} for path in ledgers}
     known = {k: r for rows in held.values() for k, r in rows.items()}
     for path, rows in held.items():
         wanted = set(keys) - rows.keys()
@@ -249,6 +250,10 @@ def standing(
     me = _moving(row, present)
     said = [{k: line.get(k) for k in me} for line in moved]
     return "moved" if me in said else "stale"
+
+def stands(row:dict)->bool: # Is it fresh, or moved?
+    "Does a row of a run belong to the code that stands here?"
+    return standing(row, maker_digest(row["kind"]), read_rows(MOVED)) in ("fresh", "moved")
 
 def _moving(row:dict, present:str|None)->dict:
     "What a line of the ledger of moved rows is about."
