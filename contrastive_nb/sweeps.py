@@ -16,33 +16,27 @@ from tqdm.auto import tqdm
 
 from .ledger import replace_rows
 from .runs import missing_runs, run_rows
-from .encoders import Encoder
 from .images import Images, load_images
-from .probes import probe, run_row
-from .training import TrainConfig, start, train
+from .probes import probed_run, run_row
+from .training import Run, TrainConfig
 
 # %% ../nbs/74_sweep.ipynb #871b8855
 @cache
 def _data(name:str, root:str)->Images: return load_images(name, root or None)
-
-@cache
-def _untrained(like:TrainConfig, root:str, measure:Callable)->dict:
-    return measure(start(like, _data(like.data, root)).encoder, _data(like.data, root))
 
 def run_apart(
     config:TrainConfig, # The run
     kind:str, # What it belongs to
     root:str="", # A copy of the data on the worker's disk
     out:str|Path|None=None, # Folder of checkpoints, for resuming
-    measure:Callable[[Encoder,Images],dict]=probe, # What to ask of the encoder; importable by name on the worker
+    make:Callable[...,tuple[Run,dict]]=probed_run, # Trains and measures; importable by name on the worker
     threads:int=1, # Threads of this run
     device:str="auto", # Where to run
 )->dict: # A row of `run_row`
     "Train and measure one configuration."
     torch.set_num_threads(threads)
-    data, same = _data(config.data, root), ("data", "encoder", "width", "projection", "seed") # what the first weights depend on
-    untrained = _untrained(TrainConfig(**{k: getattr(config, k) for k in same}, batch=1), root, measure)
-    return run_row(train(config, data, out, device, progress=False), data, kind, measure, untrained) | dict(threads=threads)
+    run, numbers = make(config, _data(config.data, root), out, device)
+    return run_row(kind, run, numbers, root) | dict(threads=threads)
 
 # %% ../nbs/74_sweep.ipynb #d4b9a0b0
 def sweep(
@@ -51,7 +45,7 @@ def sweep(
     ledgers:list[Path], # Where rows are looked for and written
     root:str="", # A copy of the data on the workers' disks
     out:str|Path|None=None, # Folder of checkpoints, for resuming
-    measure:Callable[[Encoder,Images],dict]=probe, # What to ask of each encoder
+    make:Callable[...,tuple[Run,dict]]=probed_run, # Trains and measures one of them, as the `kind` is made
     workers:int=1, # Runs at a time
     threads:int=1, # Threads of each
     backend:str="loky", # joblib's name of the workers: loky, threading, dask, ray
@@ -61,7 +55,7 @@ def sweep(
     "Run what no ledger holds. Raises `ValueError` for an unknown backend, and what a run raises."
     missing = set(missing_runs(kind, [c.key for c in configs], ledgers))
     todo = [c for c in configs if c.key in missing]
-    jobs = (delayed(run_apart)(c, kind, root, out, measure, threads, device) for c in todo)
+    jobs = (delayed(run_apart)(c, kind, root, out, make, threads, device) for c in todo)
     with parallel_config(backend, n_jobs=workers), tqdm(total=len(todo), unit=" runs", desc=kind, disable=not (progress and todo)) as bar:
         for row in Parallel(return_as="generator_unordered")(jobs):
             for path in ledgers: replace_rows(path, [row], key=("kind", "key"))

@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = ['PRESETS', 'FAMILY', 'TrainConfig', 'loss_function', 'schedule', 'State', 'start', 'batch_rows', 'batch_views',
            'chosen_negatives', 'batch_loss', 'update', 'TrainingError', 'CheckpointError', 'require_finite',
-           'save_checkpoint', 'read_checkpoint', 'load_encoder', 'restore', 'place', 'pooled', 'shared_batch_norm',
-           'average_gradients', 'share', 'share_statistics', 'require_same_start', 'process_group', 'layout', 'Run',
-           'steps', 'train']
+           'save_checkpoint', 'read_checkpoint', 'load_encoder', 'restore', 'place', 'alone', 'gathered', 'pooled',
+           'shared_batch_norm', 'average_gradients', 'share', 'share_statistics', 'require_same_start', 'process_group',
+           'layout', 'Run', 'advance', 'steps', 'train', 'reborn', 'practise']
 
 # %% ../nbs/72_training.ipynb #af89c179
 import json, math, os, time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import torch.distributed as dist
@@ -29,7 +31,7 @@ from tqdm.auto import tqdm
 
 from . import losses
 from .ledger import canonical, write_atomic
-from .runs import Config
+from .runs import Config, objectives, rehearsal
 from .core import pick_device, stream
 from .encoders import Encoder, build_encoder
 from .kernels import Concat, Exponential, laplacian
@@ -75,7 +77,9 @@ PRESETS = {"cifar10": TrainConfig(), "cifar100": TrainConfig(data="cifar100"), "
 
 # %% ../nbs/72_training.ipynb #9fb6a8b9
 _K1, _K2 = Exponential(1., normalise=True), Exponential(2., normalise=True)
-FAMILY = {name: getattr(losses, name) for name in ("nt_xent", "info_nce", "clip_loss", "adnce", "debiased_info_nce", "hard_negative_info_nce", "decoupled_info_nce")}
+FAMILY = {"nt_xent": losses.nt_xent, "info_nce": losses.info_nce, "clip_loss": losses.clip_loss, "adnce": losses.adnce,
+    "debiased_info_nce": losses.debiased_info_nce, "hard_negative_info_nce": losses.hard_negative_info_nce,
+    "decoupled_info_nce": losses.decoupled_info_nce}
 FAMILY |= {name: partial(losses.kernel_info_nce, kernel=kernel) for name, kernel in {"laplacian": _K1, "gamma_half": Exponential(.5, normalise=True),
     "simple_sum": _K1 + _K2, "concatenation_sum": Concat((laplacian, Exponential(2.)), normalise=True)}.items()}
 FAMILY["generalized_spectral"] = lambda z1, z2, temperature, lam=1.: losses.generalized_spectral(z1, z2, lam) # has no temperature
@@ -183,7 +187,7 @@ def update(
     c = state.config
     for group in state.optimizer.param_groups: group["lr"] = c.learning_rate*schedule(state.step, len(state.curve), c.warmup)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=c.precision == "bf16"): z = state.encoder(x)
-    value = loss(*map(losses.gather, z.float().chunk(2)))
+    value = loss(*map(gathered, z.float().chunk(2)))
     state.optimizer.zero_grad(set_to_none=True)
     value.backward()
     average_gradients(state.encoder)
@@ -260,10 +264,25 @@ def restore(
     return state
 
 # %% ../nbs/72_training.ipynb #905485b2
+_alone = ContextVar("alone", default=False)
+
 def place()->tuple[int,int]: # Rank of this process, number of processes
     "Where this process stands; (0, 1) when it is alone."
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    together = dist.is_available() and dist.is_initialized() and not _alone.get()
+    return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
 
+@contextmanager
+def alone()->Iterator[None]:
+    "Inside, this process trains as if it had no company: nothing is sent, and nothing is waited for."
+    token = _alone.set(True)
+    try: yield
+    finally: _alone.reset(token)
+
+def gathered(z:Tensor)->Tensor: # (world*n, d)
+    "The rows of all ranks; of a process that is alone, its own."
+    return losses.gather(z) if place()[1] > 1 else z
+
+# %% ../nbs/72_training.ipynb #374ea0cd
 def pooled(
     mean:Tensor, # (world, c) of each rank's rows
     var:Tensor, # (world, c) the same, without Bessel's correction
@@ -361,17 +380,22 @@ class Run:
     def last_loss(self)->float: return self.curve[-self.per_epoch:].double().mean().item()
     def __repr__(self): return f"run {self.config.key}: {len(self.curve)} steps, {self.config.loss} {self.last_loss:.4f} in the last epoch"
 
+def advance(
+    state:State, # Changed in place
+    data:Images, # Its data
+)->Tensor: # Scalar in nats, detached: the loss before the step
+    "One step of a run. Raises `ValueError`, or `TrainingError` that names the first step whose loss is not finite."
+    where = state.config, data, state.step
+    try: return update(state, share(batch_views(*where)), batch_loss(*where))
+    except ValueError: require_finite(state); raise # a loss refuses rows of nan: say which step made them
+
 def steps(
     state:State, # Changed in place
     data:Images, # Its data
 )->Iterator[Tensor]: # Scalar in nats, detached: the loss
-    "The rest of the run, one step for every `next`. Raises `ValueError`, or `TrainingError` that names the first step whose loss is not finite."
+    "The rest of the run, one step for every `next`. Raises what `advance` raises."
     state.encoder.train()
-    while state.step < len(state.curve):
-        where = state.config, data, state.step
-        try: value = update(state, share(batch_views(*where)), batch_loss(*where))
-        except ValueError: require_finite(state); raise # a loss refuses rows of nan: say which step made them
-        yield value
+    while state.step < len(state.curve): yield advance(state, data)
 
 def train(
     config:TrainConfig, # The run
@@ -399,3 +423,29 @@ def train(
     require_finite(state)
     if world > 1: dist.barrier() # now the checkpoint is there for every rank
     return Run(config, state.encoder.eval(), state.curve.cpu(), state.per_epoch, time.perf_counter() - begin, state.step - first, path)
+
+# %% ../nbs/72_training.ipynb #70173dcc
+def reborn(
+    state:State, # A run in progress
+    data:Images, # Its data
+)->State: # Another, equal to it if checkpoints are right
+    "Write a checkpoint and read it into a fresh state."
+    with TemporaryDirectory() as folder:
+        path = save_checkpoint(Path(folder)/"checkpoint.safetensors", state, data)
+        return restore(start(state.config, data), path, data)
+
+def practise(
+    config:TrainConfig, # The run
+    data:Images, # Its data
+)->tuple[dict[str,float],Encoder]: # What was optimised, by name; the encoder after the last step
+    "Take the rehearsed steps of a run, in this process alone."
+    with alone():
+        state, values = start(config, data), []
+        total = len(state.curve)
+        chosen = rehearsal(total, round(config.warmup*total))
+        for i, step in enumerate(chosen):
+            if i == 10: state = reborn(state, data)
+            state.step = step
+            state.encoder.train()
+            values.append(advance(state, data).item())
+    return objectives(chosen, values), state.encoder
