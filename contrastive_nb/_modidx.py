@@ -1322,7 +1322,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'contrastive_nb.runs.replays': ('runs.html#replays', 'contrastive_nb/runs.py'),
                                      'contrastive_nb.runs.run_rows': ('runs.html#run_rows', 'contrastive_nb/runs.py'),
                                      'contrastive_nb.runs.standing': ('runs.html#standing', 'contrastive_nb/runs.py'),
-                                     'contrastive_nb.runs.stands': ('runs.html#stands', 'contrastive_nb/runs.py')},
+                                     'contrastive_nb.runs.standing_rows': ('runs.html#standing_rows', 'contrastive_nb/runs.py')},
             'contrastive_nb.spectral': { 'contrastive_nb.spectral.angle_figure': ( 'spectral.html#angle_figure',
                                                                                    'contrastive_nb/spectral.py'),
                                          'contrastive_nb.spectral.angle_frame': ('spectral.html#angle_frame', 'contrastive_nb/spectral.py'),

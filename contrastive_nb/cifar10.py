@@ -7,9 +7,8 @@ __all__ = ['ON_DIGITS', 'GRID', 'LOSSES', 'TRIALS', 'TUNING_SEED', 'FALSE', 'PHI
            'grid_runs', 'trial_runs', 'chosen_runs', 'false_negative_runs', 'phi_runs', 'length_runs', 'split_classes',
            'split_probe', 'phi_measure', 'split_run', 'phi_run', 'split_numbers', 'replay_split', 'replay_phi',
            'kind_of', 'hours_left', 'experiment', 'regime_name', 'wanted_runs', 'cifar_rows', 'cifar_frame', 'paired',
-           'grid_frame', 'widening', 'grid_figure', 'genuine', 'div_cifar', 'losses_frame', 'leads', 'losses_figure',
-           'fairness', 'adnce_cifar', 'spec_kernels_cifar', 'false_figure', 'phi_frame', 'lengths_figure',
-           'neighbours_figure', 'map_figure', 'picture']
+           'grid_frame', 'widening', 'genuine', 'losses_frame', 'leads', 'fairness', 'false_figure', 'phi_frame',
+           'lengths_figure', 'neighbours_figure', 'map_figure', 'picture']
 
 # %% ../nbs/80_cifar10.ipynb #fe11e2ff
 import math
@@ -315,6 +314,7 @@ def widening(
     lead = grid["convolutional"] - grid["MLP"]
     return lead[other] - lead["all"]
 
+# %% ../nbs/80_cifar10.ipynb #2cb37311
 @draws("div-cifar")
 def grid_figure(
     budget:str="slow", # One of `GRID`
@@ -343,6 +343,7 @@ def genuine(
     "Runs whose pixels are CIFAR-10's, all of them, by fingerprint."
     return sum(r["data"]["digest"] == CIFAR10.digest and r["data"]["train"] == 50_000 for r in cifar_rows(what, budget))
 
+# %% ../nbs/80_cifar10.ipynb #4335f85d
 @settles("div-cifar", tier="slow", states="not-reproduced")
 def div_cifar()->Iterator[Check]:
     "The lead of the convolutional encoder over the MLP, paired over seeds, and the same from the paper's figure."
@@ -355,7 +356,6 @@ def div_cifar()->Iterator[Check]:
     best = f.groupby(["encoder", "regime"]).linear.mean().groupby("encoder").max()
     yield above("best regime less the untrained encoder, least over encoders, points", (best - f.groupby("encoder")["untrained linear"].mean()).min(), 0, role="control")
     yield from replayed("cifar10-grid-slow", grid_runs()[:2])
-
 
 # %% ../nbs/80_cifar10.ipynb #53557d09
 def losses_frame(
@@ -373,6 +373,7 @@ def leads(
     "Leads over NT-Xent, paired over seeds."
     return pd.DataFrame({name: paired(frame, name, rival) for name in frame if name != rival}, index=["lead", "se"]).T
 
+# %% ../nbs/80_cifar10.ipynb #70a53265
 @draws("adnce-cifar")
 def losses_figure(
     budget:str="slow", # One of `GRID`
@@ -402,6 +403,7 @@ def fairness(
     yield above("worst loss less the untrained encoder, points", losses_frame().mean().min() - f["untrained linear"].mean(), 0, role="control")
     yield from replayed("cifar10-losses-slow", trial_runs()[:2])
 
+# %% ../nbs/80_cifar10.ipynb #0927dbd1
 @settles("adnce-cifar", tier="slow", states="not-reproduced")
 def adnce_cifar()->Iterator[Check]:
     "ADNCE less each rival at equal tuning, paired over seeds."
@@ -410,6 +412,7 @@ def adnce_cifar()->Iterator[Check]:
         yield above(f"ADNCE less {rival}, points, mean less two standard errors", mean - 2*se, 0)
     yield from fairness()
 
+# %% ../nbs/80_cifar10.ipynb #80fc24e5
 @settles("spec-kernels-cifar", tier="slow", states="not-reproduced")
 def spec_kernels_cifar()->Iterator[Check]:
     "The simple sum, which the paper reports as best, less the Gaussian kernel, that is NT-Xent."
@@ -417,7 +420,6 @@ def spec_kernels_cifar()->Iterator[Check]:
     yield above("simple sum less Gaussian, points, mean less two standard errors", mean - 2*se, 0)
     yield equal("largest less smallest number of trials of a loss", max(map(len, TRIALS.values())) - min(map(len, TRIALS.values())), 0, 0, role="control")
     yield from fairness()
-
 
 # %% ../nbs/80_cifar10.ipynb #195ed3ec
 def false_figure(

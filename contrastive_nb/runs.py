@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RUNS', 'SEALS', 'REPLAYS', 'MOVED', 'STANDINGS', 'Config', 'run_rows', 'missing_runs', 'content', 'reading',
            'recorded', 'makes', 'replays', 'maker_digest', 'rehearsal', 'objectives', 'NotHere', 'rehearse', 'replay',
-           'largest_gap', 'make_row', 'complete', 'standing', 'stands', 'move']
+           'largest_gap', 'make_row', 'complete', 'standing', 'standing_rows', 'move']
 
 # %% ../nbs/00c_runs.ipynb #033c81d8
 from collections.abc import Callable, Iterator
@@ -69,8 +69,8 @@ def missing_runs(
     ledgers:list[Path], # Where finished runs may be
 )->list[str]: # Keys that no ledger holds, in order
     "What remains to be run. A wanted row that one ledger holds and another lacks is copied. Where the package's own ledger is among them, a row counts only while it stands."
-    usable = stands if RUNS in ledgers else bool
-    held = {path: {r["key"]: r for r in run_rows(kind, path) if usable(r)} for path in ledgers}
+    usable = standing_rows if RUNS in ledgers else list
+    held = {path: {r["key"]: r for r in usable(run_rows(kind, path))} for path in ledgers}
     known = {k: r for rows in held.values() for k, r in rows.items()}
     for path, rows in held.items():
         wanted = set(keys) - rows.keys()
@@ -251,9 +251,13 @@ def standing(
     said = [{k: line.get(k) for k in me} for line in moved]
     return "moved" if me in said else "stale"
 
-def stands(row:dict)->bool: # Is it fresh, or moved?
-    "Does a row of a run belong to the code that stands here?"
-    return standing(row, maker_digest(row["kind"]), read_rows(MOVED)) in ("fresh", "moved")
+def standing_rows(
+    rows:list[dict], # Rows of one kind
+)->list[dict]: # Those that are fresh or moved
+    "The rows that belong to the code that stands here."
+    if not rows: return rows
+    present, moved = maker_digest(rows[0]["kind"]), read_rows(MOVED)
+    return [r for r in rows if standing(r, present, moved) in ("fresh", "moved")]
 
 def _moving(row:dict, present:str|None)->dict:
     "What a line of the ledger of moved rows is about."
