@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WIDEST', 'BLOCK', 'Tile', 'chunks', 'tiles', 'Plan', 'dense', 'exp_', 'lower', 'area', 'buffer_for', 'logits',
            'fast_walk', 'safe_walk', 'back_walk', 'inside', 'or_nan', 'LogSum', 'side', 'looks', 'stream', 'features',
-           'through_features', 'half_walk', 'half_back', 'HalfStatistics', 'sides', 'scalar', 'half_statistics',
-           'sigmoid_walk', 'SigmoidSum']
+           'length', 'through_features', 'half_walk', 'half_back', 'HalfStatistics', 'sides', 'scalar',
+           'half_statistics', 'sigmoid_walk', 'sigmoid_parts', 'SigmoidSum']
 
 # %% ../nbs/02b_streaming.ipynb #6f2a1614
 import math
@@ -215,7 +215,8 @@ class LogSum(torch.autograd.Function):
 def side(n:int, a:Tensor)->int:
     "Longest side of a tile."
     if a.device.type == "cpu": return 512 if n < 2048 else 1024
-    return 16384 if fusable(a) else 4096
+    if not fusable(a): return 4096
+    return 16384 if a.shape[1] <= 256 else 8192
 
 def looks(check:bool|None, like:Tensor)->bool:
     "May a value be read? By default on a CPU, where nothing has to be waited for."
@@ -242,7 +243,7 @@ def stream(
     plan = Plan(tiles(candidates, n, size, len(c) if explicit else None), candidates != "one", ids, log_weight, upper, keep, check)
     return LogSum.apply(a, c, plan)
 
-# %% ../nbs/02b_streaming.ipynb #7f230da2
+# %% ../nbs/02b_streaming.ipynb #e184225e
 BLOCK = 16384 # Rows that are normalised at once
 
 def features(
@@ -254,22 +255,26 @@ def features(
     n = len(views[0])
     out = views[0].new_empty(len(views)*n, views[0].shape[1], dtype=dtype)
     for v,z in enumerate(views):
-        for I in chunks(n, BLOCK): out[v*n:(v+1)*n][I] = unit(lift(z[I])[0])/T**.5
+        for I in chunks(n, BLOCK): torch.div(z[I], length(z[I])*T**.5, out=out[v*n:(v+1)*n][I])
     return out
+
+def length(x:Tensor)->Tensor:
+    "(n, 1) norms, summed in float64, so that no square is out of range; float32 or wider."
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64)
+    return norm.to(torch.promote_types(x.dtype, torch.float32))
 
 def through_features(
     z:Tensor, # (n, d) a view
-    g:Tensor, # (n, d) gradient of its features
+    g:Tensor, # (n, d) gradient of its features, overwritten
     T:float|Tensor, # Temperature
 )->tuple[Tensor,Tensor]: # (n, d) in the dtype of `z`, and ()
     "Gradients of the view and of the temperature."
     out,dT = torch.empty_like(z),g.new_zeros(())
     for I in chunks(len(z), BLOCK):
-        x = lift(z[I])[0]
-        largest = x.abs().amax(1, keepdim=True)
-        u,length = unit(x),largest*torch.linalg.vector_norm(x/largest, dim=1, keepdim=True)
+        r = length(z[I])
+        u = z[I]/r
         radial = (g[I]*u).sum(1, keepdim=True)
-        out[I] = (g[I]-radial*u)/(length*T**.5)
+        torch.div(g[I].addcmul_(radial, u, value=-1), r*T**.5, out=out[I])
         dT -= radial.sum()/(2*T**1.5)
     return out,dT
 
@@ -295,7 +300,7 @@ def half_back(a:Tensor, c:Tensor, plan:Plan, h:Tensor, shift:Tensor)->tuple[Tens
         if not mirror: add_product(gc[t.cols], w.T, a[t.rows])
     return ga,gc
 
-# %% ../nbs/02b_streaming.ipynb #da3ab654
+# %% ../nbs/02b_streaming.ipynb #c0ba7eb1
 class HalfStatistics(torch.autograd.Function):
     "From views to the two statistics of a softmax loss, with products in the dtype of the features; differentiable once."
     @staticmethod
@@ -320,7 +325,7 @@ class HalfStatistics(torch.autograd.Function):
             g1[I] += g_pos[I,None]*a[J]
             g2[I] += g_pos[I,None]*a[I]
         (d1,t1),(d2,t2) = through_features(z1, g1, ctx.T),through_features(z2, g2, ctx.T)
-        return d1,d2,t1+t2,None,None
+        return d1,d2,(t1+t2 if ctx.needs_input_grad[2] else None),None,None
 
 def sides(a:Tensor, plan:Plan)->tuple[Tensor,Tensor]:
     "Anchors and candidates among the features of both views."
@@ -345,32 +350,37 @@ def half_statistics(
     size = size or side(len(z1), z1.new_empty(0, z1.shape[1], dtype=dtype))
     return HalfStatistics.apply(z1, z2, T, Plan(tiles(candidates, len(z1), size), candidates != "one", upper=upper), dtype)
 
-# %% ../nbs/02b_streaming.ipynb #3b8bf387
-def sigmoid_walk(z1:Tensor, z2:Tensor, T:float|Tensor, bias:Tensor, dtype:torch.dtype, size:int|None, g:Tensor|None):
-    "Sums over candidates (n,), and with factors `g` of the anchors the gradients of both views, of temperature and bias."
-    (a,c),n = features([z1, z2], T, dtype).tensor_split(2),len(z1)
-    bias,g = (x if x is None else x.to(lift(a[:0])[0].dtype) for x in (bias, g))
-    plan = Plan(tiles("one", n, size or side(n, a)), False)
-    s = bias.new_zeros(n)
-    if g is not None: ga,gc,slopes,buffer = s.new_zeros(a.shape),s.new_zeros(a.shape),s.clone(),buffer_for(a, plan)
+# %% ../nbs/02b_streaming.ipynb #e1bdd526
+def sigmoid_walk(a:Tensor, c:Tensor, bias:Tensor, size:int, g:Tensor|None)->tuple[Tensor,...]:
+    "Sums over candidates (n,), and with factors `g` of the anchors the sums of slopes (n,) and the gradients of the features."
+    plan,weighted = Plan(tiles("one", len(a), size), False),g is not None
+    s,buffer = bias.new_zeros(len(a)),buffer_for(a, plan) if weighted else None
+    slopes,ga,gc = (s.clone(), s.new_zeros(a.shape), s.new_zeros(a.shape)) if weighted else 3*(None,)
     for t in plan.tiles:
-        value,slope,w = tile_sigmoid(a[t.rows], c[t.cols], bias, None if g is None else g[t.rows], t.same, None if g is None else buffer)
+        value,slope,w = tile_sigmoid(a[t.rows], c[t.cols], bias, g[t.rows] if weighted else None, t.same, buffer)
         s[t.rows] += value
-        if g is None: continue
+        if not weighted: continue
         slopes[t.rows] += slope
         add_product(ga[t.rows], w, c[t.cols])
         add_product(gc[t.cols], w.T, a[t.rows])
+    return s,slopes,ga,gc
+
+def sigmoid_parts(z1:Tensor, z2:Tensor, T:float|Tensor, bias:Tensor, dtype:torch.dtype, size:int|None, g:Tensor|None):
+    "The sums, and with factors `g` the gradients of both views, of temperature and bias."
+    a,c = features([z1, z2], T, dtype).tensor_split(2)
+    bias,g = (x if x is None else x.to(lift(a[:0])[0].dtype) for x in (bias, g))
+    s,slopes,ga,gc = sigmoid_walk(a, c, bias, size or side(len(a), a), g)
     if g is None: return s,None
     (d1,t1),(d2,t2) = through_features(z1, ga, T),through_features(z2, gc, T)
     return s,(d1, d2, t1+t2, (slopes*g).sum())
 
-# %% ../nbs/02b_streaming.ipynb #0e999873
+# %% ../nbs/02b_streaming.ipynb #ace8751d
 class SigmoidSum(torch.autograd.Function):
     "log(1 + e^(y (l+b))) summed over candidates, and over anchors if `total`; differentiable once."
     @staticmethod
     def forward(ctx, z1, z2, T, bias, dtype, size, total):
         ones = bias.new_ones(len(z1)) if total and any(ctx.needs_input_grad) else None
-        s,grads = sigmoid_walk(z1, z2, T, bias, dtype, size, ones)
+        s,grads = sigmoid_parts(z1, z2, T, bias, dtype, size, ones)
         ctx.T,ctx.rest,ctx.total = T,(dtype, size),total
         ctx.save_for_backward(*(grads or (z1, z2, bias)))
         return s.sum() if total else s
@@ -381,5 +391,5 @@ class SigmoidSum(torch.autograd.Function):
         if ctx.total: grads = [x*g for x in ctx.saved_tensors]
         else:
             z1,z2,bias = ctx.saved_tensors
-            grads = sigmoid_walk(z1, z2, ctx.T, bias, *ctx.rest, g)[1]
-        return *grads,None,None,None
+            grads = sigmoid_parts(z1, z2, ctx.T, bias, *ctx.rest, g)[1]
+        return *(x if need else None for x,need in zip(grads, ctx.needs_input_grad)),None,None,None

@@ -47,10 +47,10 @@ def test_what_the_kernels_take():
     assert not fused.fusable(rows(4, 7, "a")) and not fused.fusable(good.T) and not fused.fusable(rows(5, 12, "a")[:, :8])
 
 def test_the_logarithm_keeps_its_digits():
-    "At a bias of -10 a sum of small terms is right to seven digits."
+    "At a bias of -10 a sum of small terms is right to six digits."
     a = torch.zeros(32, 16, device=DEVICE, dtype=DTYPE)
     value, *_ = fused.tile_sigmoid(a, a, torch.tensor(-10., device=DEVICE), None, False, None)
-    assert_close(value.double().cpu(), 32*torch.tensor(-10.).double().exp().log1p().expand(32), rtol=3e-7, atol=0)
+    assert_close(value.double().cpu(), 32*torch.tensor(-10.).double().exp().log1p().expand(32), rtol=1e-6, atol=0)
 
 SOFTMAX = [losses.nt_xent, losses.clip_loss, losses.info_nce, losses.decoupled_info_nce]
 def one_by_one(*args, **kw): return losses.sigmoid_loss(*args, -3., reduction="none", **kw).sum()
