@@ -85,6 +85,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'contrastive_nb/benchmarks.py'),
                                            'contrastive_nb.benchmarks.gpu_inputs': ( 'benchmarks.html#gpu_inputs',
                                                                                      'contrastive_nb/benchmarks.py'),
+                                           'contrastive_nb.benchmarks.gpu_statement': ( 'benchmarks.html#gpu_statement',
+                                                                                        'contrastive_nb/benchmarks.py'),
                                            'contrastive_nb.benchmarks.gpu_step': ( 'benchmarks.html#gpu_step',
                                                                                    'contrastive_nb/benchmarks.py'),
                                            'contrastive_nb.benchmarks.in_float64': ( 'benchmarks.html#in_float64',

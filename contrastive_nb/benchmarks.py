@@ -13,8 +13,8 @@ __all__ = ['CONTENDERS', 'PACKAGES', 'LEDGER', 'VIEWS', 'STEPS', 'TRAINERS', 'TE
            'compiled', 'open_clip_loss', 'open_clip_sigmoid', 'inf_cl_loss', 'inf_cl_both', 'cut_cross_entropy',
            'cut_both', 'siglip_kernel', 'Problem', 'problems', 'takes_part', 'gpu_inputs', 'gpu_function', 'gpu_errors',
            'in_float64', 'gpu_step', 'device_ms', 'device_mb', 'first_look', 'measure_gpu', 'bench_gpu', 'gpu_frame',
-           'gpu_bars', 'bars', 'apart', 'loss_jobs', 'view_jobs', 'training_jobs', 'accuracy_jobs', 'describe',
-           'numbers', 'bench']
+           'gpu_bars', 'gpu_statement', 'bars', 'apart', 'loss_jobs', 'view_jobs', 'training_jobs', 'accuracy_jobs',
+           'describe', 'numbers', 'bench']
 
 # %% ../nbs/81_benchmarks.ipynb #7beccdf8
 import json, os, subprocess, sys, threading, time
@@ -588,11 +588,20 @@ def gpu_bars(
     "What was asked at 65,536 pairs in bf16: at most 1.2 times siglip-kernel's time, and no more memory."
     frame = gpu_frame(rows)
     at = frame[(frame.precision == "bf16") & (frame.n == 65536)]
-    peer = at[at.contender == "siglip-kernel"].set_index(["hardware", "dim"])[["milliseconds", "megabytes"]]
-    own = at[at.contender == "contrastive_nb"].join(peer, on=["hardware", "dim"], rsuffix="_peer").dropna(subset=["milliseconds_peer"])
+    peer = at[at.contender == "siglip-kernel"].set_index(["hardware", "dim"])[["milliseconds", "megabytes"]].add_suffix("_peer")
+    own = at[at.contender == "contrastive_nb"].join(peer, on=["hardware", "dim"]).dropna(subset=["milliseconds_peer"])
     own = own.assign(times=own.milliseconds/own.milliseconds_peer, memory=own.megabytes/own.megabytes_peer)
     own = own.assign(time_met=own.times <= 1.2, memory_met=own.memory <= 1)
     return own[["hardware", "loss", "dim", "milliseconds", "times", "time_met", "memory", "memory_met"]].reset_index(drop=True)
+
+# %% ../nbs/81_benchmarks.ipynb #159224bf
+def gpu_statement(
+    rows:list[dict], # Rows of `measure_gpu`, or none
+)->str: # A sentence
+    "Which cards the rows are from, or that there are none."
+    if not rows: return "not-run: nothing was recorded on a GPU yet; `contrastive-nb bench gpu --record` does it on a machine that has one."
+    cards = pd.DataFrame(rows).groupby("hardware").size()
+    return "Recorded on " + "; ".join(f"{card}: {n} rows" for card, n in cards.items()) + "."
 
 # %% ../nbs/81_benchmarks.ipynb #4dc61793
 def bars(
