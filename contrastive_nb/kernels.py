@@ -52,12 +52,12 @@ def check_temperature(
     temperature:float|Tensor, # One number > 0
     like:Tensor, # Gives dtype and device
 )->float|Tensor: # A float, or a zero-dimensional tensor like `like`
-    "Raise unless the temperature is one positive finite number."
+    "Raise unless the temperature is one positive finite number; on an accelerator its value is not waited for, and a bad one gives nan."
     if isinstance(temperature, Tensor):
         if temperature.numel() != 1: raise ValueError(f"temperature must be one number, got shape {tuple(temperature.shape)}")
         if temperature.device.type not in ("cpu", like.device.type): raise ValueError(f"temperature is on {temperature.device}, the rows on {like.device}")
         t = temperature.to(like.device, like.dtype).reshape(())
-        if tracing() or 0 < float(t.detach()) < math.inf: return t
+        if tracing() or temperature.device.type != "cpu" or 0 < float(temperature.detach()) < math.inf: return t
     elif isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
         raise TypeError(f"temperature must be a float or a tensor, got {type(temperature).__name__}")
     elif 0 < temperature < math.inf: return float(temperature)
@@ -91,8 +91,8 @@ class Kernel:
         "Rows a, c with log k(x_i, y_j) = <a_i, c_j>, or None where there are none; `y is x` gives symmetric products."
     @property
     def has_features(self)->bool: return type(self).features is not Kernel.features
-    def upper(self, T:float|Tensor)->float:
-        "An upper bound of log k; distances have 0."
+    def upper(self, T:float|Tensor)->float|Tensor:
+        "An upper bound of log k, a tensor for a temperature on an accelerator; distances have 0."
         return 0.
     @full_precision
     def __call__(self,
@@ -122,7 +122,9 @@ class Cosine(Kernel):
     def features(self, x, y, T):
         a = unit(x)/T**.5
         return (a, a) if y is x else (a, unit(y)/T**.5)
-    def upper(self, T): return 1/float(T.detach() if isinstance(T, Tensor) else T)
+    def upper(self, T):
+        if isinstance(T, Tensor): return 1/T.detach() if T.device.type != "cpu" else 1/float(T.detach())
+        return 1/T
 
 # %% ../nbs/02_kernels.ipynb #ef347b8e
 @dataclass(frozen=True)

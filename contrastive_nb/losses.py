@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SMALL', 'own', 'family', 'matrix_statistics', 'log_sum', 'stream_statistics', 'check_pairs', 'check_candidates',
-           'reduced', 'pick_form', 'n_candidates', 'contrast', 'info_nce', 'nt_xent', 'clip_loss', 'kernel_info_nce',
-           'support_corrected_info_nce', 'decoupled_info_nce', 'adnce', 'detached', 'debias', 'hard_negative_info_nce',
-           'debiased_info_nce', 'chi2_worst', 'cvar_worst', 'dro_info_nce', 'chi2_dro', 'cvar_dro',
-           'spectral_contrastive', 'generalized_spectral', 'alignment', 'uniformity', 'multi_positive_info_nce',
-           'check_masks', 'LearnedTemperature', 'decay_groups', 'gather']
+           'reduced', 'pick_form', 'n_candidates', 'check_products', 'contrast', 'info_nce', 'nt_xent', 'clip_loss',
+           'kernel_info_nce', 'support_corrected_info_nce', 'decoupled_info_nce', 'adnce', 'detached', 'debias',
+           'hard_negative_info_nce', 'debiased_info_nce', 'chi2_worst', 'cvar_worst', 'dro_info_nce', 'chi2_dro',
+           'cvar_dro', 'sigmoid_loss', 'sigmoid_matrix', 'check_bias', 'spectral_contrastive', 'generalized_spectral',
+           'alignment', 'uniformity', 'multi_positive_info_nce', 'check_masks', 'LearnedTemperature', 'decay_groups',
+           'gather']
 
 # %% ../nbs/03_losses.ipynb #9f01aee5
 import math
@@ -17,8 +18,9 @@ import torch
 import torch.distributed as dist
 from fastcore.meta import delegates
 from torch import Tensor,nn
-from .kernels import Kernel,check_rows,check_temperature,cosine,diagnose,full_precision,gaussian,lift,tracing,unit
-from .streaming import stream
+from torch.nn.functional import logsigmoid
+from .kernels import Cosine,Kernel,check_rows,check_temperature,cosine,diagnose,full_precision,gaussian,lift,tracing,unit
+from .streaming import SigmoidSum,half_statistics,looks,scalar,stream
 
 # %% ../nbs/03_losses.ipynb #e69de156
 def family(
@@ -51,7 +53,7 @@ def log_sum(l:Tensor, log_weight:Callable|None=None)->Tensor:
     w = log_weight(l.detach()).masked_fill(l == -math.inf, -math.inf)
     return (l+w).logsumexp(1) - w.logsumexp(1)
 
-def stream_statistics(z1:Tensor, z2:Tensor, T:float|Tensor, candidates:str, kernel:Kernel, negatives:Tensor|None, ids:Tensor|None, log_weight:Callable|None)->tuple[Tensor,Tensor]:
+def stream_statistics(z1:Tensor, z2:Tensor, T:float|Tensor, candidates:str, kernel:Kernel, negatives:Tensor|None, ids:Tensor|None, log_weight:Callable|None, check:bool|None=None)->tuple[Tensor,Tensor]:
     "l_pos and l_neg, both (N,), without the matrix."
     n = len(z1)
     if candidates == "one":
@@ -62,7 +64,7 @@ def stream_statistics(z1:Tensor, z2:Tensor, T:float|Tensor, candidates:str, kern
         z = torch.cat([z1, z2])
         a,c = kernel.features(z, z, T)
         l_pos = (a[:n]*c[n:]).sum(1).repeat(2)
-    return l_pos, stream(a, c, candidates, negatives is not None, ids, log_weight, kernel.upper(T))
+    return l_pos, stream(a, c, candidates, negatives is not None, ids, log_weight, kernel.upper(T), check=check)
 
 # %% ../nbs/03_losses.ipynb #2b070bf9
 def check_pairs(z1:Tensor, z2:Tensor)->None:
@@ -70,7 +72,7 @@ def check_pairs(z1:Tensor, z2:Tensor)->None:
     check_rows(z1=z1, z2=z2)
     if z1.ndim != 2 or z1.shape != z2.shape: raise ValueError(f"views must pair up: {tuple(z1.shape)} against {tuple(z2.shape)}")
 
-def check_candidates(z1:Tensor, negatives:Tensor|None, ids:Tensor|None)->None:
+def check_candidates(z1:Tensor, negatives:Tensor|None, ids:Tensor|None, check:bool|None=None)->None:
     "Raise unless every anchor has something to be told from."
     n,d = z1.shape
     if negatives is not None:
@@ -81,16 +83,17 @@ def check_candidates(z1:Tensor, negatives:Tensor|None, ids:Tensor|None)->None:
     elif n == 1: raise ValueError(f"no candidates: one pair {tuple(z1.shape)} has no other row to be told from; give more pairs or explicit negatives")
     elif ids is not None:
         if ids.shape != (n,) or ids.device != z1.device: raise ValueError(f"ids must be ({n},) on {z1.device}, one per pair, got {tuple(ids.shape)} on {ids.device}")
-        if not tracing() and (ids == ids[0]).all(): raise ValueError(f"no candidates: all {n} pairs share the id {ids[0].item()}")
+        if not tracing() and looks(check, ids) and (ids == ids[0]).all(): raise ValueError(f"no candidates: all {n} pairs share the id {ids[0].item()}")
 
 def reduced(
     loss:Tensor, # (n,) per anchor
     reduction:str, # "mean", "sum" or "none"
+    check:bool|None=None, # Look at the sum; None: on a CPU only
     **rows:Tensor, # Inputs by name, for the message if the sum is not finite
 )->Tensor:
     "Reduce over anchors; a sum that is not finite starts the search for the cause."
     if reduction not in ("mean", "sum", "none"): raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    if not tracing() and not math.isfinite(loss.detach().sum()):
+    if not tracing() and looks(check, loss) and not math.isfinite(loss.detach().sum()):
         diagnose(**rows)
         raise ValueError(f"{int((~loss.isfinite()).sum())} of {len(loss)} anchors have no finite loss although their rows are finite: values too large for {loss.dtype}")
     return loss if reduction == "none" else getattr(loss, reduction)()
@@ -114,6 +117,16 @@ def n_candidates(n:int, candidates:str, negatives:Tensor|None, ids:Tensor|None)-
         others = n - times[which]
     return {"one": others, "cross": others.repeat(2), "both": 2*others.repeat(2)}[candidates]
 
+# %% ../nbs/03_losses.ipynb #f6ece733
+def check_products(products:str, form:str, kernel:Kernel, plain:bool)->bool: # True for half precision
+    "Raise unless the loss can have these products."
+    if products not in ("fp32", "bf16"): raise ValueError(f"products must be 'fp32' or 'bf16', got {products!r}")
+    if products == "fp32": return False
+    if not (plain and isinstance(kernel, Cosine)):
+        raise ValueError("products='bf16' needs the cosine kernel and the batch's own candidates: no ids, weights or explicit negatives")
+    if form == "matrix" or tracing(): raise ValueError("products='bf16' is a form of the stream, and the matrix was asked for")
+    return True
+
 # %% ../nbs/03_losses.ipynb #fe6a61f9
 @full_precision
 def contrast(
@@ -131,25 +144,31 @@ def contrast(
     alignment_weight:float=1., # Factor of -log k_ip; other than 1 is outside the family
     ids:Tensor|None=None, # (n,) pairs with one id are not each other's candidates
     form:str="auto", # "matrix", "stream" or "auto"
+    products:str="fp32", # "fp32", or "bf16": rounded features, see `half_statistics`; the cosine's in-batch candidates only
+    check:bool|None=None, # Raise on a loss that is not finite; None: on a CPU, while an accelerator is not waited for
     reduction:str="mean", # "mean", "sum" or "none" over anchors
 )->Tensor: # Scalar in nats, or one per anchor
     "Any member of the family {eq}`eq-losses-family`. Raises ValueError or TypeError on input that cannot have a finite loss."
     check_pairs(z1, z2)
-    check_candidates(z1, negatives, ids)
+    check_candidates(z1, negatives, ids, check)
+    half = check_products(products, form, kernel, negatives is None and ids is None and log_weight is None and pool is None)
     rows = dict(z1=z1, z2=z2) | ({} if negatives is None else dict(negatives=negatives))
     z1,z2,*rest = lift(*rows.values())
     if negatives is not None: negatives,candidates = rest[0],"one"
     T = check_temperature(temperature, z1)
-    if pick_form(form, kernel, z1, negatives, pool) == "stream":
-        l_pos,l_neg = stream_statistics(z1, z2, T, candidates, kernel, negatives, ids, log_weight)
+    if half:
+        l_pos,l_neg = half_statistics(rows["z1"], rows["z2"], T, candidates)
+        if candidates != "one": l_pos = l_pos.repeat(2)
+    elif pick_form(form, kernel, z1, negatives, pool) == "stream":
+        l_pos,l_neg = stream_statistics(z1, z2, T, candidates, kernel, negatives, ids, log_weight, check)
     else:
         l_pos,l = matrix_statistics(z1, z2, T, candidates, kernel, negatives, torch.arange(len(z1), device=z1.device) if ids is None else ids)
         l_neg = log_sum(l, log_weight) if pool is None else pool(l)
     if log_weight is not None or correct is not None:
-        count = torch.as_tensor(n_candidates(len(z1), candidates, negatives, ids), dtype=z1.dtype, device=z1.device)
+        count = scalar(n_candidates(len(z1), candidates, negatives, ids), z1)
         if log_weight is not None: l_neg = l_neg+count.log()
         if correct is not None: l_neg = correct(l_pos, l_neg, count)
-    return reduced(family(l_pos, l_neg, a) - (alignment_weight-1)*l_pos, reduction, **rows)
+    return reduced(family(l_pos, l_neg, a) - (alignment_weight-1)*l_pos, reduction, check, **rows)
 
 # %% ../nbs/03_losses.ipynb #088bdb81
 own = ["candidates", "negatives", "log_weight", "a", "correct", "pool"] # What a name decides
@@ -183,7 +202,7 @@ def clip_loss(
     "Mean of the two directions of `info_nce` (Radford et al. 2021, figure 3)."
     return contrast(z1, z2, temperature, candidates="cross", **kwargs)
 
-@delegates(contrast, but=own)
+@delegates(contrast, but=own+["products"])
 def kernel_info_nce(
     z1:Tensor, # (n, d) first views
     z2:Tensor, # (n, d) second views
@@ -193,7 +212,7 @@ def kernel_info_nce(
     "NT-Xent with any kernel (Tan et al. 2024)."
     return contrast(z1, z2, temperature, kernel=kernel, **kwargs)
 
-@delegates(contrast, but=own+["ids"])
+@delegates(contrast, but=own+["ids", "products"])
 def support_corrected_info_nce(
     z1:Tensor, # (n, d) anchors
     z2:Tensor, # (n, d) partners
@@ -214,7 +233,7 @@ def decoupled_info_nce(
     return contrast(z1, z2, temperature, a=0., **kwargs)
 
 # %% ../nbs/03_losses.ipynb #99d7e243
-@delegates(contrast, but=["kernel", "log_weight", "a", "correct", "pool"])
+@delegates(contrast, but=["kernel", "log_weight", "a", "correct", "pool", "products"])
 def adnce(
     z1:Tensor, # (n, d) first views, any scale
     z2:Tensor, # (n, d) second views
@@ -245,7 +264,7 @@ def debias(
     rest = l_neg+torch.log(-torch.expm1(torch.where(x >= 0, -1., x)))-math.log1p(-tau_plus)
     return torch.where(x >= 0, floor, torch.maximum(rest, floor))
 
-@delegates(contrast, but=["kernel", "log_weight", "a", "correct", "pool"])
+@delegates(contrast, but=["kernel", "log_weight", "a", "correct", "pool", "products"])
 def hard_negative_info_nce(
     z1:Tensor, # (n, d) first views, any scale
     z2:Tensor, # (n, d) second views
@@ -260,7 +279,7 @@ def hard_negative_info_nce(
     correct = lambda l_pos,l_neg,count: debias(l_pos, l_neg, count, check_temperature(temperature, l_pos), tau_plus)
     return contrast(z1, z2, temperature, log_weight=log_weight, correct=correct, **kwargs)
 
-@delegates(contrast, but=["kernel", "log_weight", "a", "correct", "pool"])
+@delegates(contrast, but=["kernel", "log_weight", "a", "correct", "pool", "products"])
 def debiased_info_nce(
     z1:Tensor, # (n, d) first views, any scale
     z2:Tensor, # (n, d) second views
@@ -304,7 +323,7 @@ def dro_info_nce(
     "-l_ip + log mean_C k: InfoNCE as the KL worst case, {eq}`eq-losses-worst` (Wu et al. 2023, theorem 3.2)."
     return contrast(z1, z2, temperature, a=0., correct=lambda l_pos,l_neg,count: l_neg-count.log(), **kwargs)
 
-@delegates(contrast, but=["kernel", "log_weight", "a", "correct", "pool", "form"])
+@delegates(contrast, but=["kernel", "log_weight", "a", "correct", "pool", "form", "products"])
 def chi2_dro(
     z1:Tensor, # (n, d) first views, any scale
     z2:Tensor, # (n, d) second views
@@ -313,7 +332,7 @@ def chi2_dro(
     "The chi-square worst case, {eq}`eq-losses-worst`; outside the family."
     return contrast(z1, z2, temperature, a=0., pool=chi2_worst, **kwargs)
 
-@delegates(contrast, but=["kernel", "log_weight", "a", "correct", "pool", "form"])
+@delegates(contrast, but=["kernel", "log_weight", "a", "correct", "pool", "form", "products"])
 def cvar_dro(
     z1:Tensor, # (n, d) first views, any scale
     z2:Tensor, # (n, d) second views
@@ -323,6 +342,46 @@ def cvar_dro(
     "The mean of the hardest share alpha of the candidates, {eq}`eq-losses-worst`; outside the family."
     if not 0 < alpha <= 1: raise ValueError(f"alpha must be in (0, 1], got {alpha}")
     return contrast(z1, z2, temperature, a=0., pool=lambda l: cvar_worst(l, alpha), **kwargs)
+
+# %% ../nbs/03_losses.ipynb #6292a887
+@full_precision
+def sigmoid_loss(
+    z1:Tensor, # (n, d) one modality, any scale
+    z2:Tensor, # (n, d) the other; row i is the pair of row i
+    temperature:float|Tensor=0.1, # Temperature > 0; a tensor stays differentiable
+    bias:float|Tensor=-10., # Added to every logit; a tensor stays differentiable
+    form:str="auto", # "matrix", "stream" or "auto"
+    products:str="fp32", # "fp32", or "bf16": features rounded to bfloat16, sums in float32
+    check:bool|None=None, # Raise on a loss that is not finite; None: on a CPU, while an accelerator is not waited for
+    reduction:str="mean", # "mean", "sum" or "none" over anchors
+)->Tensor: # Scalar in nats, or (n,)
+    "SigLIP's pairwise sigmoid loss, {eq}`eq-losses-sigmoid` (Zhai et al. 2023), without the (n, n) matrix from 64 pairs on; the streamed form is differentiable once."
+    check_pairs(z1, z2)
+    rows,half = dict(z1=z1, z2=z2),check_products(products, form, cosine, True)
+    like = lift(z1, z2)[0][:0]
+    T,b = check_temperature(temperature, like),check_bias(bias, like)
+    if half or pick_form(form, cosine, z1, None, None) == "stream":
+        total,dtype = reduction != "none",torch.bfloat16 if half else like.dtype
+        loss = SigmoidSum.apply(z1, z2, T, scalar(b, like), dtype, None, total)
+        if total: return reduced(loss[None]/(len(z1) if reduction == "mean" else 1), "sum" if reduction == "mean" else reduction, check, **rows)
+    else: loss = sigmoid_matrix(*lift(z1, z2), T, b)
+    return reduced(loss, reduction, check, **rows)
+
+def sigmoid_matrix(z1:Tensor, z2:Tensor, T:float|Tensor, bias:float|Tensor)->Tensor:
+    "(n,) the terms of {eq}`eq-losses-sigmoid` with the matrix in memory: any order of derivative."
+    l = unit(z1) @ unit(z2).T/T + bias
+    y = 2*torch.eye(len(l), dtype=l.dtype, device=l.device)-1
+    return -logsigmoid(y*l).sum(1)
+
+def check_bias(bias:float|Tensor, like:Tensor)->float|Tensor:
+    "Raise unless the bias is one number on the right device."
+    if not isinstance(bias, Tensor):
+        if isinstance(bias, bool) or not isinstance(bias, (int, float)): raise TypeError(f"bias must be a float or a tensor, got {type(bias).__name__}")
+        if not math.isfinite(bias): raise ValueError(f"bias must be finite, got {bias}")
+        return float(bias)
+    if bias.numel() != 1: raise ValueError(f"bias must be one number, got shape {tuple(bias.shape)}")
+    if bias.device.type not in ("cpu", like.device.type): raise ValueError(f"bias is on {bias.device}, the rows on {like.device}")
+    return bias.to(like.device, like.dtype).reshape(())
 
 # %% ../nbs/03_losses.ipynb #c704e79a
 @full_precision

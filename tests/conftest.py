@@ -6,6 +6,9 @@ import functools, http.server, os, shutil, threading
 from pathlib import Path
 
 import pytest
+import torch
+
+if not torch.cuda.is_available(): os.environ.setdefault("TRITON_INTERPRET", "1") # read when kernels are defined, so before any import of them
 
 SITE = Path(__file__).resolve().parents[1]/"docs"/"_site"
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]

@@ -159,3 +159,72 @@ def test_bench_records_every_row_once(tmp_path, monkeypatch, capsys):
     assert all(s["threads"] == 3 for s in asked) and not any(s["contender"] == "pytorch-metric-learning" and s["n"] > 256 for s in asked)
     assert all(r["threads"] == 3 and set(r["peers"]) == set(benchmarks.PACKAGES) for r in rows)
     assert "images/s" in capsys.readouterr().out
+
+GPU_ROW = dict(what="gpu", loss="sigmoid_loss", precision="bf16", n=65536, dim=128, hardware="a card")
+def gpu_row(contender, ms, mb=1., **other): return GPU_ROW | dict(contender=contender, milliseconds=ms, megabytes=mb, value_error=0., gradient_error=0.) | other
+
+def test_without_a_gpu_one_line_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert bench("gpu") == 1 and capsys.readouterr().out == "bench gpu: no GPU here, nothing measured\n"
+
+def test_the_most_expensive_problems_come_first():
+    found = benchmarks.problems([4096, 65536], [128, 768])
+    assert len(found) == len(set(found)) == 3*2*2*4
+    assert found[0] == ("sigmoid_loss", "bf16", 65536, 128) and found[-1] == ("info_nce", "fp32", 4096, 768)
+
+def test_who_takes_part(monkeypatch):
+    here = lambda *names: monkeypatch.setattr(benchmarks, "find_spec", lambda name: name in names or None)
+    who = lambda precision, dim=128, loss="clip_loss": {c for c in benchmarks.GPU[loss] if benchmarks.takes_part(c, benchmarks.Problem(loss, precision, 8, dim))}
+    here()
+    assert who("bf16") == who("fp32") == {"contrastive_nb", "plain PyTorch", "plain PyTorch, compiled"} and "plain PyTorch, compiled" not in who("bf16", 512) | who("tf32")
+    here(*benchmarks.GPU_PACKAGES.values())
+    assert who("bf16") == set(benchmarks.GPU["clip_loss"]) and who("tf32") == {"contrastive_nb", "plain PyTorch", "open_clip", "inf-cl, both ways"}
+    assert "siglip-kernel" in who("bf16", loss="sigmoid_loss") and "siglip-kernel" not in who("fp32", loss="sigmoid_loss")
+
+@pytest.mark.parametrize("loss", benchmarks.GPU)
+@pytest.mark.parametrize("precision, worst", [("fp32", 1e-6), ("bf16", .01)])
+def test_errors_beside_float64(loss, precision, worst):
+    for contender in ("contrastive_nb", "plain PyTorch"):
+        errors = benchmarks.gpu_errors(benchmarks.Problem(loss, precision, 8, 32), contender, "cpu", n=96)
+        assert max(errors.values()) < worst
+
+def test_a_contender_that_fails_gets_a_row_that_says_how(monkeypatch):
+    p = benchmarks.Problem("clip_loss", "bf16", 8, 16)
+    def fail(error):
+        def f(*_): raise error
+        monkeypatch.setitem(benchmarks.GPU["clip_loss"], "plain PyTorch", f)
+        return benchmarks.first_look(p, "plain PyTorch", benchmarks.gpu_inputs(p, "cpu"))
+    monkeypatch.setattr(benchmarks, "gpu_errors", lambda p, c, device: {} if not c else benchmarks.GPU[p.loss][c]())
+    assert fail(torch.cuda.OutOfMemoryError()) == (dict(note="out of memory"), None)
+    assert fail(RuntimeError("no such kernel\nmore")) == (dict(note="RuntimeError: no such kernel"), None)
+
+def test_a_slice_stops_and_the_next_goes_on(monkeypatch, tmp_path, capsys):
+    "Rows of another card do not count, rows of this one are not measured again, and a limit begins nothing."
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a card")
+    seen, ledger = [], tmp_path/"gpu.jsonl"
+    def measured(p, contenders, rounds):
+        seen.append((p, *contenders))
+        return [GPU_ROW | p._asdict() | dict(contender=c, milliseconds=1., megabytes=1.) for c in contenders]
+    monkeypatch.setattr(benchmarks, "provenance", benchmarks.provenance.__wrapped__) # not the one of the process
+    monkeypatch.setattr(benchmarks, "measure_gpu", measured)
+    monkeypatch.setattr(benchmarks, "find_spec", lambda name: None)
+    run = lambda **kw: bench("gpu", sizes="16", dims="128", ledger=str(ledger), **kw)
+    assert run(minutes=1e-9) == 0 and not seen and "run the same command again" in capsys.readouterr().out
+    assert run() == 0
+    first, rows = len(seen), read_rows(ledger)
+    assert first == 12 and len(rows) == sum(len(s)-1 for s in seen) and all(r["hardware"] == "a card" and "versions" in r and r["peers"]["inf-cl"] is None for r in rows)
+    assert run() == 0 and len(seen) == first
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "another")
+    assert run() == 0 and len(seen) == 2*first and len(read_rows(ledger)) == 2*len(rows)
+
+def test_table_and_bars_of_the_gpu():
+    rows = [gpu_row("contrastive_nb", 12., 2.), gpu_row("siglip-kernel", 10., 2.), gpu_row("contrastive_nb", 30., 3., loss="nt_xent"),
+            gpu_row("contrastive_nb", 5., dim=512), gpu_row("contrastive_nb", 1., hardware="another"), GPU_ROW | dict(contender="plain PyTorch", note="out of memory")]
+    frame = benchmarks.gpu_frame(rows).set_index(["hardware", "loss", "dim", "contender"])
+    assert frame.times_ours["a card", "sigmoid_loss", 128, "siglip-kernel"] == pytest.approx(10/12)
+    assert frame.note["a card", "sigmoid_loss", 128, "plain PyTorch"] == "out of memory" and frame.times_ours.isna().sum() == 1
+    bars = benchmarks.gpu_bars(rows).set_index("loss")
+    assert list(bars.index) == ["nt_xent", "sigmoid_loss"] and list(bars.times) == [3., 1.2] and list(bars.time_met) == [False, True] and list(bars.memory_met) == [False, True]
+    assert "a card: 5 rows" in benchmarks.gpu_statement(rows) and benchmarks.gpu_statement([]).startswith("not-run")
+    assert "out of memory" in benchmarks.describe(rows[-1]) and "n 65536" in benchmarks.describe(rows[0])
