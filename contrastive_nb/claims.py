@@ -88,6 +88,7 @@ def _line(row:dict)->dict:
         measured=f"{c['measured']:.5g}" if c else "", verdict=row["verdict"], checks=f"{passed}/{len(row['checks'])}",
         seconds=row["seconds"], section=row["section"])
 
+# %% ../nbs/90_claims.ipynb #b1dc6c05
 def in_order(
     rows:list[dict], # Rows of claims
 )->list[dict]: # The same in the order of the list, tier by tier
@@ -149,6 +150,7 @@ def _checks(row:dict)->str:
     frame = pd.DataFrame(row["checks"]).drop(columns="tolerance")
     return frame.to_html(index=False, border=0, float_format="{:.6g}".format) + _picture(row["claim"])
 
+# %% ../nbs/90_claims.ipynb #c3ca136b
 def recorded_verdicts()->dict[tuple[str,str],str]: # (claim, tier) -> verdict
     "The verdicts of the package's ledger."
     rows = read_rows(CLAIM_ROWS)
@@ -192,6 +194,7 @@ def matches(
     "Does one of the patterns fit?"
     return any(fnmatch(key, pattern) for pattern in only.split(","))
 
+# %% ../nbs/90_claims.ipynb #ffc0280a
 def _recorded_seconds(keys:list[str], tier:str)->float:
     "What settling took when it was recorded."
     rows = [r for r in read_rows(CLAIM_ROWS) if r["tier"] == tier and r["claim"] in keys]
@@ -230,6 +233,7 @@ def reproduce(
     if record: record_rows(rows)
     return int(any(row["verdict"] == "error" for row in rows))
 
+# %% ../nbs/90_claims.ipynb #2f23cc12
 def record_rows(
     rows:list[dict], # Rows of a run
 )->None:

@@ -89,6 +89,7 @@ def _locked(path:Path):
         yield
     finally: os.close(folder)
 
+# %% ../nbs/00_ledger.ipynb #df05710f
 def replace_rows(
     path:str|Path, # A ledger, made if missing
     new:list[dict], # Rows to put in

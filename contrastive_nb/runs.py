@@ -135,6 +135,7 @@ def _entry(table:dict, kind:str):
     if kind in table: return table[kind]
     return next((v for pattern, v in table.items() if fnmatch(kind, pattern)), None)
 
+# %% ../nbs/00c_runs.ipynb #9124753b
 def maker_digest(
     kind:str, # What is run
 )->str|None: # Twelve hexadecimal digits; None where no function makes this kind
@@ -187,6 +188,7 @@ def replay(
     names = {**before, **again}
     return [_compared(name, before.get(name), again.get(name), tolerance) for name in names]
 
+# %% ../nbs/00c_runs.ipynb #694f7e10
 def largest_gap(row:dict, root:str="")->float:
     "Of a replay, in tolerances; at most 1 where the present code repeats the row."
     return max(line["gap"] for line in replay(row, root))
@@ -263,6 +265,7 @@ def _moving(row:dict, present:str|None)->dict:
     "What a line of the ledger of moved rows is about."
     return dict(kind=row["kind"], key=row["key"], row=content(row), old=row["code"], new=present)
 
+# %% ../nbs/00c_runs.ipynb #5e172882
 def move(
     row:dict, # A stale row
     root:str="", # A copy of the data

@@ -141,6 +141,7 @@ def _some(what:str, names:list[str], most:int=8)->Iterator[str]:
     rest = len(names) - most
     yield f"{what}: {', '.join(names[:most])}" + (f" and {rest} more" if rest > 0 else "")
 
+# %% ../nbs/00e_verify.ipynb #e184fe71
 def report(
     folder:str|Path=FOLDER, # Where the ledgers lie
 )->tuple[str,list[str]]: # What is printed; what is wrong, a line each
