@@ -478,7 +478,8 @@ def _methods(c:type)->Iterator[Callable]:
     "The functions that stand in the text of a class."
     for value in vars(c).values():
         value = getattr(value, "fget", getattr(value, "__func__", getattr(value, "func", value)))
-        if _in_notebook(value) and inspect.isfunction(value) and value.__code__.co_filename != "<string>": yield value
+        if not (_in_notebook(value) and inspect.isfunction(value)): continue
+        if inspect.unwrap(value).__code__.co_filename != "<string>": yield value # a dataclass's own are made from its fields
 
 def _pieces(f, space:dict)->tuple[str,list[tuple]]:
     "The form of a notebook's function or class, and what it names: a name, what follows the first dot, the value."

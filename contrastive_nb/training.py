@@ -7,14 +7,14 @@ __all__ = ['PRESETS', 'FAMILY', 'TrainConfig', 'loss_function', 'schedule', 'Sta
            'chosen_negatives', 'batch_loss', 'update', 'TrainingError', 'CheckpointError', 'require_finite',
            'save_checkpoint', 'read_checkpoint', 'load_encoder', 'restore', 'place', 'alone', 'gathered', 'pooled',
            'shared_batch_norm', 'average_gradients', 'share', 'share_statistics', 'require_same_start', 'process_group',
-           'layout', 'Run', 'advance', 'steps', 'train', 'reborn', 'practise']
+           'layout', 'Run', 'advance', 'steps', 'train', 'reborn', 'in_double', 'practise']
 
 # %% ../nbs/72_training.ipynb #af89c179
 import json, math, os, time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -186,8 +186,10 @@ def update(
     "One step of the optimiser."
     c = state.config
     for group in state.optimizer.param_groups: group["lr"] = c.learning_rate*schedule(state.step, len(state.curve), c.warmup)
+    x = x.to(next(state.encoder.parameters()).dtype)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=c.precision == "bf16"): z = state.encoder(x)
-    value = loss(*map(gathered, z.float().chunk(2)))
+    z = z.to(torch.promote_types(z.dtype, torch.float32)) # the loss is never computed in half precision
+    value = loss(*map(gathered, z.chunk(2)))
     state.optimizer.zero_grad(set_to_none=True)
     value.backward()
     average_gradients(state.encoder)
@@ -432,15 +434,26 @@ def reborn(
     "Write a checkpoint and read it into a fresh state."
     with TemporaryDirectory() as folder:
         path = save_checkpoint(Path(folder)/"checkpoint.safetensors", state, data)
-        return restore(start(state.config, data), path, data)
+        return restore(in_double(state.config, data), path, data)
+
+def in_double(
+    config:TrainConfig, # The run
+    data:Images, # Its data
+)->State: # Before the first step
+    "The start of a run with its weights in float64."
+    state = start(config, data)
+    state.encoder.double()
+    return state
 
 def practise(
     config:TrainConfig, # The run
     data:Images, # Its data
-)->tuple[dict[str,float],Encoder]: # What was optimised, by name; the encoder after the last step
-    "Take the rehearsed steps of a run, in this process alone."
+)->tuple[dict[str,float],Encoder]: # What was optimised, by name; the encoder after the last step, in float32
+    "Take the rehearsed steps of a run in float64, in this process alone; `single` is the first loss as the run itself has it."
     with alone():
-        state, values = start(config, data), []
+        single = advance(start(config, data), data).item()
+        exact = replace(config, precision="fp32") # no autocast
+        state, values = in_double(exact, data), []
         total = len(state.curve)
         chosen = rehearsal(total, round(config.warmup*total))
         for i, step in enumerate(chosen):
@@ -448,4 +461,4 @@ def practise(
             state.step = step
             state.encoder.train()
             values.append(advance(state, data).item())
-    return objectives(chosen, values), state.encoder
+    return dict(single=single) | objectives(chosen, values), state.encoder.float()
