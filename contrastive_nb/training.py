@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 from . import losses
 from .ledger import canonical, write_atomic
 from .runs import Config, objectives, rehearsal
-from .core import pick_device, stream
+from .core import pick_device, precision, stream
 from .encoders import Encoder, build_encoder
 from .kernels import Concat, Exponential, laplacian
 from .images import Images, Views, fingerprint, read_tensors, to_float
@@ -440,10 +440,8 @@ def in_double(
     config:TrainConfig, # The run
     data:Images, # Its data
 )->State: # Before the first step
-    "The start of a run with its weights in float64."
-    state = start(config, data)
-    state.encoder.double()
-    return state
+    "The start of a run with weights of the same law, drawn in float64: float32 normals differ by processor in their last digit."
+    with precision(torch.float64): return start(config, data)
 
 def practise(
     config:TrainConfig, # The run
