@@ -1553,6 +1553,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'contrastive_nb.streaming.looks': ('streaming.html#looks', 'contrastive_nb/streaming.py'),
                                           'contrastive_nb.streaming.lower': ('streaming.html#lower', 'contrastive_nb/streaming.py'),
                                           'contrastive_nb.streaming.or_nan': ('streaming.html#or_nan', 'contrastive_nb/streaming.py'),
+                                          'contrastive_nb.streaming.refuse_a_graph': ( 'streaming.html#refuse_a_graph',
+                                                                                       'contrastive_nb/streaming.py'),
                                           'contrastive_nb.streaming.safe_walk': ('streaming.html#safe_walk', 'contrastive_nb/streaming.py'),
                                           'contrastive_nb.streaming.scalar': ('streaming.html#scalar', 'contrastive_nb/streaming.py'),
                                           'contrastive_nb.streaming.side': ('streaming.html#side', 'contrastive_nb/streaming.py'),

@@ -608,7 +608,8 @@ def gpu_statement(
 def bars(
     rows:list[dict], # Rows of any benchmark
 )->pd.DataFrame: # What was asked, what was measured, whether it is met
-    "The bars that this project set itself."
+    "The bars that this project set itself on a processor; those of a GPU are in `gpu_bars`."
+    rows = [r for r in rows if r.get("what") != "gpu"]
     def one(field:str, **which)->float: # over seeds, the mean
         found = [r[field] for r in rows if field in r and all(r.get(k) == v for k, v in which.items())]
         if not found: raise LookupError(which)

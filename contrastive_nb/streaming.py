@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WIDEST', 'BLOCK', 'Tile', 'chunks', 'tiles', 'Plan', 'dense', 'exp_', 'lower', 'area', 'buffer_for', 'logits',
            'fast_walk', 'safe_walk', 'back_walk', 'inside', 'or_nan', 'LogSum', 'side', 'looks', 'stream', 'features',
-           'length', 'through_features', 'half_walk', 'half_back', 'HalfStatistics', 'sides', 'scalar',
-           'half_statistics', 'sigmoid_walk', 'sigmoid_parts', 'SigmoidSum']
+           'length', 'through_features', 'half_walk', 'half_back', 'HalfStatistics', 'refuse_a_graph', 'sides',
+           'scalar', 'half_statistics', 'sigmoid_walk', 'sigmoid_parts', 'SigmoidSum']
 
 # %% ../nbs/02b_streaming.ipynb #6f2a1614
 import math
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .fused import add_product,fusable,tile_sigmoid,tile_sums,tile_weights
 from .kernels import lift,unit
@@ -315,8 +314,8 @@ class HalfStatistics(torch.autograd.Function):
         return l_pos,or_nan(v.log()+shift, v)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, g_pos, g):
+        refuse_a_graph()
         z1,z2,a,v,shift = ctx.saved_tensors
         n,(x,y) = len(z1),sides(a, ctx.plan)
         ga,gc = half_back(x, y, ctx.plan, g/v, shift)
@@ -326,6 +325,10 @@ class HalfStatistics(torch.autograd.Function):
             g2[I] += g_pos[I,None]*a[I]
         (d1,t1),(d2,t2) = through_features(z1, g1, ctx.T),through_features(z2, g2, ctx.T)
         return d1,d2,(t1+t2 if ctx.needs_input_grad[2] else None),None,None
+
+def refuse_a_graph()->None:
+    "Raise where a graph of the gradient is asked for, which would hold nothing."
+    if torch.is_grad_enabled(): raise RuntimeError("this form is differentiable once: for a second derivative take form='matrix'")
 
 def sides(a:Tensor, plan:Plan)->tuple[Tensor,Tensor]:
     "Anchors and candidates among the features of both views."
@@ -386,8 +389,8 @@ class SigmoidSum(torch.autograd.Function):
         return s.sum() if total else s
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, g):
+        refuse_a_graph()
         if ctx.total: grads = [x*g for x in ctx.saved_tensors]
         else:
             z1,z2,bias = ctx.saved_tensors

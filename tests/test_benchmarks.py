@@ -228,3 +228,8 @@ def test_table_and_bars_of_the_gpu():
     assert list(bars.index) == ["nt_xent", "sigmoid_loss"] and list(bars.times) == [3., 1.2] and list(bars.time_met) == [False, True] and list(bars.memory_met) == [False, True]
     assert "a card: 5 rows" in benchmarks.gpu_statement(rows) and benchmarks.gpu_statement([]).startswith("not-run")
     assert "out of memory" in benchmarks.describe(rows[-1]) and "n 65536" in benchmarks.describe(rows[0])
+
+def test_rows_of_a_gpu_are_no_bars_of_a_processor():
+    rows = [dict(loss="nt_xent", contender=c, n=4096, milliseconds=t) for c, t in (("contrastive_nb", 100.), ("lightly", 900.))]
+    gpu = [r | dict(what="gpu", milliseconds=1.) for r in rows]
+    assert benchmarks.bars(rows + gpu).equals(benchmarks.bars(rows)) and benchmarks.bars(rows).measured.tolist() == [9.]

@@ -494,3 +494,81 @@ def test_quiet():
         x,T = z1.clone().requires_grad_(),torch.tensor(.1, requires_grad=True)
         for call in named: call(x, z2, T).backward()
     assert torch.equal(z2, copy[1]) and torch.equal(state, torch.get_rng_state())
+
+# ---- the sigmoid loss, products, and what is looked at
+def sigmoid_loop(z1, z2, T, b): return [sum(math.log1p(math.exp(-(1 if i == j else -1)*(cos(x, y)/T+b))) for j,y in enumerate(z2)) for i,x in enumerate(z1)]
+
+@given(seed=seeds, n=st.integers(1, 6), T=st.floats(.1, 3.), b=st.floats(-10., 3.), form=st.sampled_from(["matrix", "stream"]))
+@settings(max_examples=40, deadline=None)
+def test_sigmoid_loop(seed, n, T, b, form):
+    z1,z2 = views(seed, n)
+    want = torch.tensor(sigmoid_loop(z1, z2, T, b), dtype=torch.double)
+    assert_close(L.sigmoid_loss(z1, z2, T, b, form=form, reduction="none"), want)
+    assert_close(L.sigmoid_loss(z1, z2, torch.tensor(T), torch.tensor(b), form=form), want.mean(), rtol=1e-5, atol=1e-6)
+    assert_close(L.sigmoid_loss(z1, z2, T, b, form=form, reduction="sum"), want.sum())
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sigmoid_lifts_half_precision(dtype):
+    z = [x.to(dtype).requires_grad_() for x in views(0, 70)]
+    v = L.sigmoid_loss(*z, .2, -3.)
+    v.backward()
+    assert v.dtype == torch.float32 and z[0].grad.dtype == dtype
+    assert_close(v, L.sigmoid_loss(*(x.float() for x in z), .2, -3., form="matrix"))
+
+@pytest.mark.parametrize("call", [L.info_nce, L.nt_xent, L.clip_loss, L.decoupled_info_nce, L.dro_info_nce, L.sigmoid_loss])
+def test_products_in_half_precision(call):
+    "Rounding moves value and gradient by less than two parts in a hundred, and the default does not round."
+    def parts(**kw):
+        z = [x.requires_grad_() for x in views(0, 70, 16)]
+        T = torch.tensor(.2, dtype=torch.double, requires_grad=True)
+        v = call(*z, T, **kw)
+        return v.detach(),*torch.autograd.grad(v, (*z, T))
+    for x,y,exact in zip(parts(products="bf16"), parts(), parts(form="matrix")):
+        assert 0 < (x-exact).norm() < .02*exact.norm() and (y-exact).norm() < 1e-6*exact.norm()
+
+@pytest.mark.parametrize("message, f", [
+    ("products must be 'fp32' or 'bf16', got 'half'", lambda: L.nt_xent(ok, ok, products="half")),
+    ("products='bf16' needs the cosine kernel", lambda: L.contrast(ok, ok, kernel=gaussian, products="bf16")),
+    ("no ids, weights or explicit negatives", lambda: L.nt_xent(ok, ok, ids=torch.arange(3), products="bf16")),
+    ("no ids, weights or explicit negatives", lambda: L.info_nce(ok, ok, .1, torch.ones(4, 2), products="bf16")),
+    ("the matrix was asked for", lambda: L.clip_loss(ok, ok, form="matrix", products="bf16")),
+    ("bias must be finite, got nan", lambda: L.sigmoid_loss(ok, ok, .1, math.nan)),
+    (r"bias must be one number, got shape \(2,\)", lambda: L.sigmoid_loss(ok, ok, .1, torch.ones(2))),
+    ("views must pair up", lambda: L.sigmoid_loss(ok, ok[:2])),
+    ("form must be", lambda: L.sigmoid_loss(ok, ok, form="fast")),
+    ("got 'avg'", lambda: L.sigmoid_loss(ok, ok, reduction="avg", form="stream")),
+    (r"row \[1\] is nan", lambda: L.sigmoid_loss(torch.where(torch.arange(3)[:,None] == 1, math.nan, ok), ok, form="stream")),
+])
+def test_refusals_of_products_and_bias(message, f):
+    with pytest.raises(ValueError, match=message): f()
+
+def test_a_bias_is_a_number():
+    with pytest.raises(TypeError, match="bias must be a float or a tensor, got bool"): L.sigmoid_loss(ok, ok, .1, True)
+
+@pytest.mark.parametrize("call", [L.nt_xent, L.clip_loss, L.sigmoid_loss])
+@pytest.mark.parametrize("form", ["matrix", "stream"])
+def test_unchecked_input_gives_nan(call, form):
+    "What an accelerator does by default."
+    bad = torch.where(torch.arange(3)[:,None] == 1, math.nan, ok)
+    assert call(bad, ok, form=form, check=False).isnan()
+    with pytest.raises(ValueError, match=r"z1 .*row \[1\] is nan"): call(bad, ok, form=form, check=True)
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+@pytest.mark.parametrize("products", ["fp32", "bf16"])
+@pytest.mark.parametrize("call", [L.nt_xent, L.clip_loss, L.sigmoid_loss])
+def test_a_step_is_captured(call, products):
+    "No step waits for the device: the same losses and gradients come from a replayed graph."
+    z = [x.cuda().requires_grad_() for x in views(0, 512, 64, torch.float32)]
+    T = torch.tensor(.1, device="cuda", requires_grad=True)
+    def step():
+        v = call(*z, T, products=products)
+        return v.detach(),*torch.autograd.grad(v, (*z, T))
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3): want = step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph): found = step()
+    graph.replay()
+    torch.cuda.synchronize()
+    for x,y in zip(found, want): assert_close(x, y)

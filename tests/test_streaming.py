@@ -3,7 +3,9 @@ import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
-from contrastive_nb.streaming import LogSum, Plan, dense, fast_walk, safe_walk, stream, tiles
+from torch.nn.functional import logsigmoid
+from contrastive_nb.kernels import cosine, unit
+from contrastive_nb.streaming import LogSum, Plan, SigmoidSum, dense, fast_walk, half_statistics, safe_walk, stream, tiles
 
 def rows(seed, *shape, dtype=torch.float64): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
@@ -137,3 +139,60 @@ def test_no_tiles_wait_without_a_gradient(monkeypatch):
     stream(a.detach(), a, "one", explicit=True)
     stream(a, a.detach(), "one", explicit=True)
     assert keeps == [48<<20, 0, 0, 48<<20, 48<<20]
+
+# ---- sums that are not looked at, half precision, the sigmoid loss
+@pytest.mark.parametrize("candidates", ["both", "cross", "one"])
+@pytest.mark.parametrize("upper", [torch.tensor(10.), torch.tensor(100.), 100.])
+def test_unasked_and_asked_agree(candidates, upper):
+    "A bound as a tensor and a shift that is not zero give the value and gradient of the walk that looks."
+    def parts(check, upper):
+        a = rows(0, 12, 4).mul_(3.).requires_grad_()
+        c = rows(1, 12, 4).requires_grad_() if candidates == "one" else a
+        out = stream(a, c, candidates, upper=upper, size=3, check=check)
+        return out.detach(), torch.autograd.grad(out.sum(), a)[0]
+    for x,y in zip(parts(False, upper), parts(True, float(upper))): assert_close(x, y)
+
+def test_a_sum_out_of_range_shows_unless_asked():
+    a = torch.full((6, 4), 3.)
+    assert stream(a, -a, "one", upper=139., check=False).isnan().all() and stream(a, -a, "one", upper=torch.tensor(139.), check=False).isnan().all()
+    for kw in (dict(check=True), dict(), dict(upper=140., check=False)): # asked, by default on a CPU, and too wide to try
+        assert_close(stream(a, -a, "one", **(dict(upper=139.) | kw)), torch.full((6,), -36+torch.tensor(5.).log().item()))
+
+@given(seed=st.integers(0, 10**6), n=st.integers(2, 9), size=st.integers(1, 10), T=st.floats(.05, 2.), bias=st.floats(-12., 3.), total=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_sigmoid_sum_at_any_tile_size(seed, n, size, T, bias, total):
+    z1,z2,T,b = rows(seed, n, 3).requires_grad_(),rows(seed+1, n, 3).requires_grad_(),*(torch.tensor(x, dtype=torch.double, requires_grad=True) for x in (T, bias))
+    u = torch.ones(n).double() if total else rows(seed+2, n)
+    l = unit(z1) @ unit(z2).T/T + b
+    loss = -logsigmoid(l*(2*torch.eye(n)-1)).sum(1) @ u
+    s = SigmoidSum.apply(z1, z2, T, b, torch.double, size, total)
+    assert_close(s if total else s @ u, loss)
+    found = torch.autograd.grad(s if total else s @ u, (z1, z2, T, b))
+    for x,y in zip(found, torch.autograd.grad(loss, (z1, z2, T, b))): assert_close(x, y, rtol=1e-6, atol=1e-9)
+
+def test_sigmoid_sum_gradcheck():
+    z = [rows(s, 5, 3).requires_grad_() for s in (0, 1)]
+    T,b = (torch.tensor(x, dtype=torch.double, requires_grad=True) for x in (.4, -1.))
+    for total in (True, False): assert torch.autograd.gradcheck(lambda *x: SigmoidSum.apply(*x, torch.double, 2, total), (*z, T, b))
+
+@pytest.mark.parametrize("candidates", ["both", "cross", "one"])
+@pytest.mark.parametrize("scale", [1e-30, 1., 1e30])
+def test_half_statistics_in_full_precision(candidates, scale):
+    "With float64 features they are the cosine's two statistics, at any scale of the rows and any size of a tile."
+    z = [rows(s, 9, 4).mul_(scale).requires_grad_() for s in (0, 1)]
+    T = torch.tensor(.3, dtype=torch.double, requires_grad=True)
+    x = z[0] if candidates == "one" else torch.cat(z)
+    a,c = cosine.features(x, z[1] if candidates == "one" else x, T)
+    want = (cosine.features(*z, T)[0]*cosine.features(*z, T)[1]).sum(1),dense(a, c, Plan(tiles(candidates, 9, 9), candidates != "one"))
+    u = [rows(5, 9), rows(6, len(want[1]))]
+    for size in (2, 5, 20):
+        found = half_statistics(*z, T, candidates, torch.double, size)
+        for p,q in zip(found, want): assert_close(p, q)
+        grads = [torch.autograd.grad(sum(v @ w for v,w in zip(s, u)), (*z, T), retain_graph=True) for s in (found, want)]
+        for p,q in zip(*grads): assert ((p-q).norm() <= 1e-6*q.norm())
+
+def test_half_precision_is_differentiable_once_and_not_for_the_coldest():
+    z = [rows(s, 4, 3).requires_grad_() for s in (0, 1)]
+    for f in (lambda: half_statistics(*z, .5)[1].sum(), lambda: SigmoidSum.apply(*z, .5, torch.zeros(()).double(), torch.double, 2, True)):
+        with pytest.raises(RuntimeError, match="differentiable once: for a second derivative take form='matrix'"): torch.autograd.grad(f(), z, create_graph=True)
+    with pytest.raises(ValueError, match="a temperature of 1/139 or more, got 0.001"): half_statistics(*z, .001)
