@@ -239,6 +239,12 @@ class _Statement:
     def names(self)->_Names: return _Names(self.node)
 
     @cached_property
+    def hints(self)->set[tuple[str,...]]:
+        "The names in the types of parameters: a caller may hand in an object of such a class."
+        types = [a.annotation for a in ast.walk(self.node) if type(a) is ast.arg and a.annotation]
+        return {path for hint in types for n in ast.walk(hint) if (path := _path(n))}
+
+    @cached_property
     def binds(self)->set[str]: return _bound([self.node])
 
     @cached_property
@@ -396,9 +402,14 @@ class _Map(_Owners):
         if s not in self.links:
             found = [(name, place, self.at(place)) for name, place in self._followed(s)]
             ends = sorted([name, sorted(t.seal for t in to) or [place.name]] for name, place, to in found)
-            self.links[s] = set().union(*(to for _, _, to in found))
+            self.links[s] = set().union(self._handed_in(s), *(to for _, _, to in found))
             self.lines[s] = digest([s.form, ends])
         return self.links[s]
+
+    def _handed_in(self, s:_Statement)->set[_Statement]:
+        "The classes that the types of parameters name. They are followed and not read: a hint by itself computes nothing."
+        places = [place for path in s.hints for place in self.lead(s.module, path)]
+        return {t for place in places for t in self.at(place) if isinstance(t.node, ast.ClassDef)}
 
     def reached(self, starts:set[_Statement])->set[_Statement]:
         "All statements that some can lead to, themselves included."

@@ -371,3 +371,22 @@ def test_a_changed_loss_changes_the_claims_that_compute_it(tmp_path):
         f, module, name = settling(key)
         computes = any(part[::2] == ("losses", "family") for part in executed_parts(f))
         assert computes == (code_digest(module, name) != code_digest(module, name, folder)), key
+
+TYPED = """
+class Law:
+    def draw(self): return 1
+
+class Other:
+    def draw(self): return 3
+
+def use(law:Law): return law.draw()
+
+def free(x): return x
+"""
+def test_the_class_that_a_parameter_names_is_followed(package):
+    "The caller hands in the object, so its class stands nowhere else; the hint itself is not read."
+    digest_of = lambda text: [code_digest("typed", name, package(typed=text)) for name in ("use", "free")]
+    use, free = digest_of(TYPED)
+    new, same = digest_of(TYPED.replace("return 1", "return 2"))
+    assert new != use and same == free
+    assert digest_of(TYPED.replace("return 3", "return 4")) == [use, free]
