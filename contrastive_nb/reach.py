@@ -108,7 +108,7 @@ def _bound(nodes)->set[str]: return _scope(nodes)[0]
 
 # %% ../nbs/00b_reach.ipynb #8f3029af
 def _path(node, calls:bool=False)->tuple[str,...]:
-    "The dotted path of a node: `a.b[i].c` is a, b, [], c. Empty where no name stands at its root, or only behind a call."
+    "The dotted path of a node: `a.b[i].c` is a, b, [], c. Empty where its root is no name, or stands behind a call."
     if type(node) is ast.Name: return (node.id,)
     if calls and type(node) is ast.Call: return (path := _path(node.func, True)) and (*path, "()")
     if type(node) not in (ast.Attribute, ast.Subscript): return ()
@@ -241,8 +241,11 @@ class _Statement:
     @cached_property
     def hints(self)->set[tuple[str,...]]:
         "The names in the types of parameters: a caller may hand in an object of such a class."
-        types = [a.annotation for a in ast.walk(self.node) if type(a) is ast.arg and a.annotation]
-        return {path for hint in types for n in ast.walk(hint) if (path := _path(n))}
+        found = set()
+        for argument in ast.walk(self.node):
+            if type(argument) is not ast.arg or not argument.annotation: continue
+            found |= {_path(n) for n in ast.walk(argument.annotation)}
+        return found - {()}
 
     @cached_property
     def binds(self)->set[str]: return _bound([self.node])
@@ -402,14 +405,9 @@ class _Map(_Owners):
         if s not in self.links:
             found = [(name, place, self.at(place)) for name, place in self._followed(s)]
             ends = sorted([name, sorted(t.seal for t in to) or [place.name]] for name, place, to in found)
-            self.links[s] = set().union(self._handed_in(s), *(to for _, _, to in found))
+            self.links[s] = set().union(_handed_in(self, s), *(to for _, _, to in found))
             self.lines[s] = digest([s.form, ends])
         return self.links[s]
-
-    def _handed_in(self, s:_Statement)->set[_Statement]:
-        "The classes that the types of parameters name. They are followed and not read: a hint by itself computes nothing."
-        places = [place for path in s.hints for place in self.lead(s.module, path)]
-        return {t for place in places for t in self.at(place) if isinstance(t.node, ast.ClassDef)}
 
     def reached(self, starts:set[_Statement])->set[_Statement]:
         "All statements that some can lead to, themselves included."
@@ -421,6 +419,11 @@ class _Map(_Owners):
         return found
 
 # %% ../nbs/00b_reach.ipynb #e75a511c
+def _handed_in(graph:_Map, s:_Statement)->set[_Statement]:
+    "The classes that the types of parameters name: followed and not read, since a hint by itself computes nothing."
+    places = [place for path in s.hints for place in graph.lead(s.module, path)]
+    return {t for place in places for t in graph.at(place) if isinstance(t.node, ast.ClassDef)}
+
 @cache
 def _map(folder:Path)->_Map: return _Map(folder)
 

@@ -301,7 +301,7 @@ def half_back(a:Tensor, c:Tensor, plan:Plan, h:Tensor, shift:Tensor)->tuple[Tens
 
 # %% ../nbs/02b_streaming.ipynb #c0ba7eb1
 class HalfStatistics(torch.autograd.Function):
-    "From views to the two statistics of a softmax loss, with products in the dtype of the features; differentiable once."
+    "From views to the two statistics of a softmax loss, products in the dtype of the features; differentiable once."
     @staticmethod
     def forward(ctx, z1, z2, T, plan, dtype):
         a,n = features([z1, z2], T, dtype),len(z1)
@@ -334,6 +334,7 @@ def sides(a:Tensor, plan:Plan)->tuple[Tensor,Tensor]:
     "Anchors and candidates among the features of both views."
     return (a, a) if plan.twosided else a.tensor_split(2)
 
+# %% ../nbs/02b_streaming.ipynb #a7236571
 def scalar(x:float|Tensor, like:Tensor)->Tensor:
     "A number as a zero-dimensional tensor, without a copy from the host."
     return x.to(like.dtype) if isinstance(x, Tensor) else torch.full((), x, dtype=like.dtype, device=like.device)
