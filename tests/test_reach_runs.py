@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 
-from contrastive_nb import cifar10, claims as C, clusters, false_negatives, kernel_infonce, mi, probes, synthetic
+from contrastive_nb import cifar10, claims as C, clusters, false_negatives, kernel_infonce, mi, probes, synthetic, verdicts
 from contrastive_nb.images import digits
 from contrastive_nb.reach import registered, unreached
 from contrastive_nb.training import PRESETS
@@ -16,7 +16,8 @@ LONG = {("clus-uniform", "slow"), ("clus-preserving", "slow"), ("clus-agnostic",
 def chapters(): C.load_chapters()
 
 @pytest.mark.parametrize("which", sorted(set(SETTLERS) - LONG), ids="-".join)
-def test_a_settling_function_reaches_what_it_runs(which):
+def test_a_settling_function_reaches_what_it_runs(which, monkeypatch):
+    monkeypatch.setattr(verdicts, "largest_gap", lambda row: 0.) # a replay runs the maker's code, and belongs to the rows that the claim reads
     module, name = SETTLERS[which]
     f = getattr(import_module(f"contrastive_nb.{module}"), name)
     assert unreached(lambda: list(f()), module, name) == set()
