@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from .ledger import now, provenance, read_rows, replace_rows, require_traceable, write_atomic
 from .verdicts import CLAIM_ROWS, DRAWINGS, SETTLERS, TIERS, ClaimError, claim, claims, grounds, run_claim
-from .verify import claim_standings, name, read_ledgers, run_standings
+from .verify import claim_standings, list_faults, name, read_ledgers, run_standings
 
 # %% ../nbs/90_claims.ipynb #7cc3f39d
 def load_chapters()->list[str]: # The modules that were found
@@ -32,13 +32,7 @@ def load_chapters()->list[str]: # The modules that were found
 def unsettled()->dict[tuple[str,str],str]: # (key, tier) -> what is wrong; empty when all is well
     "Compare the list of claims with the registered functions."
     load_chapters()
-    wrong = {}
-    for key, c in claims().items():
-        for tier in c["tiers"]:
-            settled, pending = (key, tier) in SETTLERS, tier in c.get("pending", {})
-            if settled and pending: wrong[key, tier] = "settled, but still called pending"
-            if not settled and not pending: wrong[key, tier] = "neither settled nor called pending"
-    return wrong
+    return list_faults(SETTLERS)
 
 # %% ../nbs/90_claims.ipynb #78fff483
 def pending_row(
@@ -135,10 +129,11 @@ def _picture(key:str)->str:
     data = base64.b64encode(png.getvalue()).decode()
     return f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{alt}</figcaption></figure>'
 
-def _section(row:dict)->str:
+def _section(row:dict, recorded:dict[tuple[str,str],str])->str:
+    "A claim in the report; `recorded` is what `recorded_verdicts` gives."
     key, tier, found, c = row["claim"], row["tier"], row["verdict"], claim(row["claim"])
     said = [c["says"], "The paper prints no number." if c["prints"] == "no number" else f"The paper: {c['prints']}"]
-    said += grounds(key, recorded_verdicts())
+    said += grounds(key, recorded)
     if row.get("reason"): said.append(f"Reason: {row['reason']}")
     head = f'{key} <small>({c["kind"]}, paper {c["paper"]}, tier {tier})</small>: <span class="verdict {found}">{found}</span>'
     text = "".join(f"<p>{html.escape(s)}</p>" for s in said)
@@ -167,7 +162,8 @@ def write_report(
     versions = ", ".join(f"{k} {v}" for k, v in where["versions"].items())
     top = f"{len(frame)} rows: {_counts(frame, ', ')}. {html.escape(versions)}; {html.escape(where['hardware'])}."
     lines = frame.drop(columns="section").to_html(index=False, border=0)
-    sections = "".join(map(_section, in_order(rows)))
+    recorded = recorded_verdicts()
+    sections = "".join(_section(row, recorded) for row in in_order(rows))
     return write_atomic(out/"index.html", f"{HEAD}<h1>The claims, settled</h1><p>{top}</p>{lines}{sections}</html>")
 
 # %% ../nbs/90_claims.ipynb #f2d2f670

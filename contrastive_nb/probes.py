@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'frozen', 'extract', 'fitted', 'linear_probe', 'linear_accuracy', 'probe', 'spaced', 'held_out_outputs',
-           'in_use', 'geometry', 'untrained_numbers', 'measured', 'measured_run', 'probed_run', 'data_of', 'small_part',
-           'likelihood', 'rehearsed', 'first_loss', 'probe_numbers', 'replay_train', 'require_same_beginning',
-           'run_row', 'runs_frame', 'load_or_digits', 'train_command', 'probe_command']
+           'in_use', 'geometry', 'untrained_numbers', 'measured', 'measured_run', 'probed_run', 'loaded', 'data_of',
+           'small_part', 'likelihood', 'rehearsed', 'first_loss', 'probe_numbers', 'replay_train',
+           'require_same_beginning', 'run_row', 'runs_frame', 'load_or_digits', 'train_command', 'probe_command']
 
 # %% ../nbs/73_probes.ipynb #0abd2190
 import time
@@ -192,7 +192,9 @@ def probed_run(
 
 # %% ../nbs/73_probes.ipynb #e0245271
 @cache
-def _loaded(name:str, root:str)->Images: return load_images(name, root or None)
+def loaded(name:str, root:str="")->Images:
+    "A data set by name, read once in a process."
+    return load_images(name, root or None)
 
 def data_of(
     row:dict, # A row of a run on images
@@ -200,7 +202,7 @@ def data_of(
 )->Images: # On the CPU
     "The data of a row. Raises `NotHere` where they are missing, or have another fingerprint."
     name, wanted = row["data"]["name"], row["data"]["digest"]
-    try: data = _loaded(name, root)
+    try: data = loaded(name, root)
     except DataError as e: raise NotHere(str(e)) from e
     if data.digest != wanted: raise NotHere(f"the row is about {name} {wanted}, but the data here are {data.digest}")
     return data

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatch
+from functools import cache
 from math import inf
 from pathlib import Path
 from time import perf_counter
 
 from tqdm import tqdm
 
-from .ledger import PACKAGE, LedgerError, digest, now, provenance, read_rows, replace_rows, told
+from .ledger import PACKAGE, digest, now, provenance, read_rows, replace_rows, told
 from .reach import code_digest, registered
 
 # %% ../nbs/00c_runs.ipynb #5bf38aff
@@ -136,6 +137,7 @@ def _entry(table:dict, kind:str):
     return next((v for pattern, v in table.items() if fnmatch(kind, pattern)), None)
 
 # %% ../nbs/00c_runs.ipynb #9124753b
+@cache
 def maker_digest(
     kind:str, # What is run
 )->str|None: # Twelve hexadecimal digits; None where no function makes this kind

@@ -7,7 +7,6 @@ __all__ = ['run_apart', 'sweep']
 
 # %% ../nbs/74_sweep.ipynb #0cf62917
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,14 +15,10 @@ from tqdm.auto import tqdm
 
 from .ledger import replace_rows
 from .runs import missing_runs, run_rows
-from .images import Images, load_images
-from .probes import probed_run, run_row
+from .probes import loaded, probed_run, run_row
 from .training import Run, TrainConfig
 
 # %% ../nbs/74_sweep.ipynb #871b8855
-@cache
-def _data(name:str, root:str)->Images: return load_images(name, root or None)
-
 def run_apart(
     config:TrainConfig, # The run
     kind:str, # What it belongs to
@@ -35,8 +30,9 @@ def run_apart(
 )->dict: # A row of `run_row`
     "Train and measure one configuration."
     torch.set_num_threads(threads)
-    run, numbers = make(config, _data(config.data, root), out, device)
-    return run_row(kind, run, numbers, root) | dict(threads=threads)
+    run, numbers = make(config, loaded(config.data, root), out, device)
+    row = run_row(kind, run, numbers, root)
+    return row | dict(threads=threads)
 
 # %% ../nbs/74_sweep.ipynb #d4b9a0b0
 def sweep(

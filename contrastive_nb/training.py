@@ -34,7 +34,7 @@ from .ledger import canonical, write_atomic
 from .runs import Config, objectives, rehearsal
 from .core import pick_device, precision, stream
 from .encoders import Encoder, build_encoder
-from .kernels import Concat, Exponential, laplacian
+from .kernels import Concat, Exponential, laplacian, lift
 from .images import Images, Views, fingerprint, read_tensors, to_float
 
 # %% ../nbs/72_training.ipynb #470255b8
@@ -188,7 +188,7 @@ def update(
     for group in state.optimizer.param_groups: group["lr"] = c.learning_rate*schedule(state.step, len(state.curve), c.warmup)
     x = x.to(next(state.encoder.parameters()).dtype)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=c.precision == "bf16"): z = state.encoder(x)
-    z = z.to(torch.promote_types(z.dtype, torch.float32)) # the loss is never computed in half precision
+    z, = lift(z) # the loss is never computed in half precision
     value = loss(*map(gathered, z.chunk(2)))
     state.optimizer.zero_grad(set_to_none=True)
     value.backward()

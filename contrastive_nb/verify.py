@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['FOLDER', 'IDENTITY', 'read_ledgers', 'run_standings', 'name', 'settler_digests', 'claim_standing', 'claim_standings',
-           'list_problems', 'seal_problems', 'kind_problems', 'report', 'chosen_rows', 'replay_rows', 'load_replays',
-           'verify', 'ledger_command']
+           'listed_tiers', 'list_faults', 'list_problems', 'seal_problems', 'kind_problems', 'report', 'chosen_rows',
+           'replay_rows', 'load_replays', 'verify', 'ledger_command']
 
 # %% ../nbs/00e_verify.ipynb #d4fcb8cd
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +28,7 @@ IDENTITY = { # ledger -> fields that tell two of its rows apart
     "claims": ("claim", "tier"),
     "runs": ("kind", "key"),
     "moved": ("kind", "key"),
-    "benchmarks": ("what", "loss", "n", "encoder", "contender", "precision", "seed"),
+    "benchmarks": ("what", "loss", "n", "dim", "encoder", "contender", "precision", "seed"),
 }
 
 def read_ledgers(
@@ -59,6 +60,7 @@ def name(
     if "claim" in row: return row["claim"], row["tier"]
     return row["kind"], row["key"]
 
+@cache
 def settler_digests()->dict[tuple[str,str],str]: # (claim, tier) -> digest
     "Digests of all settling functions, read from the source."
     return {which: code_digest(*place) for which, place in registered("settles", "key", "tier").items()}
@@ -90,19 +92,33 @@ def claim_standings(
     return {name(r): claim_standing(r, present.get(name(r)), runs, standings) for r in rows["claims"]}
 
 # %% ../nbs/00e_verify.ipynb #3c6be8e9
+def listed_tiers()->set[tuple[str,str]]: # (claim, tier)
+    "What the list of claims asks for."
+    found = claims().items()
+    return {(key, tier) for key, c in found for tier in c["tiers"]}
+
+def list_faults(
+    settled:Iterable[tuple[str,str]], # (claim, tier) of all settling functions
+)->dict[tuple[str,str],str]: # (claim, tier) -> what is wrong; empty when all is well
+    "The list of claims against what is settled."
+    settled, listed = set(settled), listed_tiers()
+    pending = {(key, tier) for key, c in claims().items() for tier in c.get("pending", {})}
+    wrong = dict.fromkeys(sorted(listed - settled - pending), "neither settled nor called pending")
+    wrong |= dict.fromkeys(sorted(settled & pending), "settled, but still called pending")
+    wrong |= dict.fromkeys(sorted(settled - listed), "settled, but not in the list of claims")
+    return wrong
+
 def list_problems(
     recorded:set[tuple[str,str]], # (claim, tier) of all recorded rows
 )->Iterator[str]: # What is wrong, a line each
     "The list of claims against settlers and rows."
-    settled = set(settler_digests())
-    listed = {(key, tier) for key, c in claims().items() for tier in c["tiers"]}
-    pending = {(key, tier) for key, c in claims().items() for tier in c.get("pending", {})}
-    for key, tier in sorted(listed - settled - pending): yield f"{key} ({tier}) is neither settled nor called pending"
-    for key, tier in sorted(settled & pending): yield f"{key} ({tier}) is settled, but still called pending"
-    for key, tier in sorted(settled - listed): yield f"{key} ({tier}) is settled, but not in the list of claims"
+    faults = list_faults(settler_digests())
+    for (key, tier), what in faults.items(): yield f"{key} ({tier}) is {what}"
+    listed = listed_tiers()
     for key, tier in sorted(listed - recorded): yield f"{key} ({tier}) has no recorded row"
     for key, tier in sorted(recorded - listed): yield f"{key} ({tier}) is recorded, but not in the list of claims"
 
+# %% ../nbs/00e_verify.ipynb #4872e52a
 def seal_problems(
     runs:list[dict], # Rows of runs
 )->Iterator[str]: # What is wrong, a line a data set

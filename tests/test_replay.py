@@ -77,7 +77,7 @@ def test_a_break_exceeds_ten_tolerances(rows, kind, broken, monkeypatch):
 
 def test_data_that_are_absent_or_others(rows, tmp_path, monkeypatch):
     monkeypatch.setenv("CONTRASTIVE_NB_DATA", str(tmp_path/"none"))
-    probes._loaded.cache_clear()
+    probes.loaded.cache_clear()
     absent = rows["train"] | dict(data=dict(name="cifar100", digest="00"))
     with pytest.raises(NotHere, match="cifar100 is missing"): replay(absent, str(tmp_path/"nowhere"))
     with pytest.raises(NotHere, match="the row is about digits 0123, but the data here are"): replay(rows["train"] | dict(data=dict(name="digits", digest="0123")))
@@ -86,11 +86,11 @@ def test_an_unknown_kind(rows):
     with pytest.raises(LookupError, match="nothing replays runs of kind 'painting'"): replay(rows["train"] | dict(kind="painting"))
 
 def test_a_root_is_where_the_data_are_read(rows, monkeypatch):
-    probes._loaded.cache_clear()
+    probes.loaded.cache_clear()
     asked, right = [], probes.load_images
     monkeypatch.setattr(probes, "load_images", lambda name, root: asked.append((name, root)) or right(name, None))
     assert largest_gap(rows["digits-phi"], "over/there") <= 1 and asked == [("digits", "over/there")]
-    probes._loaded.cache_clear()
+    probes.loaded.cache_clear()
 
 def test_every_kind_has_a_maker_and_phi_has_its_own():
     kinds = [kind_of(what, budget) for what in EXPERIMENTS for budget in ("slow", "full", "digits")] + ["train", "cifar10-resnet-trial"]

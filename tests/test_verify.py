@@ -93,3 +93,11 @@ def test_one_replay_of_every_kind(capsys):
     rows = read_rows(V.FOLDER/"runs.jsonl")
     standings = V.run_standings(rows, read_rows(V.FOLDER/"moved.jsonl"))
     assert not V.replay_rows([r for r in V.chosen_rows(rows, standings) if standings[r["kind"], r["key"]] in ("fresh", "moved")], standings)
+
+def test_a_merge_tells_rows_of_one_loss_in_two_dimensions_apart(tmp_path):
+    here, there = tmp_path/"here", tmp_path/"there"
+    row = dict(what="gpu", loss="nt_xent", n=4096, contender="contrastive_nb", precision="bf16", dim=128, milliseconds=1.)
+    replace_rows(here/"benchmarks.jsonl", [row])
+    replace_rows(there/"benchmarks.jsonl", [row, row | dict(dim=512, milliseconds=2.)])
+    V.ledger_command("merge", str(there), folder=str(here))
+    assert [r["dim"] for r in read_rows(here/"benchmarks.jsonl")] == [128, 512]
